@@ -1,0 +1,15 @@
+"""Layer attention for OpenMMLab: DLA-ResNet backbones and the Dynamic Sharing Unit.
+
+Importing the package registers its components in MMEngine's root registry, so that
+``type='DLAResNet'`` works in every OpenMMLab library.
+"""
+
+from ._dependencies import check_dependencies
+from .version import __version__
+
+check_dependencies()
+
+from .models import *  # noqa: E402, F403 - after the check, whose message says what to install
+from .models import __all__ as _models  # noqa: E402
+
+__all__ = ['__version__', *_models]

@@ -1,0 +1,14 @@
+"""Reading checkpoints safely, translating their names, and loading them with a report."""
+
+from .errors import CheckpointError
+from .load import LoadReport, load_backbone
+from .read import read_state_dict
+from .released import convert_released
+
+__all__ = [
+    'CheckpointError',
+    'LoadReport',
+    'convert_released',
+    'load_backbone',
+    'read_state_dict',
+]

@@ -1,0 +1,80 @@
+"""Query, key and value of one block, shared by all layer attentions of the MRLA family."""
+
+import math
+
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from ..arguments import check_int, check_rate
+
+
+def kernel_size_for(channels: int) -> int:
+    """Width of the channel convolution, the odd size next to ``(log2 C + 1) / 2`` (ECA, MRLA)."""
+    t = int(abs(math.log2(channels) + 1) / 2)
+    return t if t % 2 else t + 1
+
+
+def pool(x: Tensor) -> Tensor:
+    """Global average pooling ``GAP``: (B, C, H, W) to (B, C)."""
+    return x.mean((2, 3))
+
+
+class Heads(nn.Module):
+    """``q, k = Conv1d(GAP(x))``, ``V = DWConv3x3(x)``, norm and drop path of one block.
+
+    Args:
+        channels (int): Channels ``C``.
+        head_channels (int): Channels of one head; ``C`` must be divisible by it.
+        kernel_size (int, optional): Odd width of the channel convolutions, by default
+            :func:`kernel_size_for`.
+        norm_cfg (dict): Norm layer of the attention output.
+        drop_path_rate (float): Probability that a sample's attention output is dropped.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        head_channels: int,
+        kernel_size: int | None,
+        norm_cfg: dict,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        check_int('head_channels', head_channels)
+        if channels % head_channels:
+            raise ValueError(
+                f'head_channels must divide the {channels} channels of the stage, '
+                f'got {head_channels}'
+            )
+        if kernel_size is None:
+            kernel_size = kernel_size_for(channels)
+        if check_int('kernel_size', kernel_size) % 2 == 0:
+            raise ValueError(f'kernel_size must be odd, got {kernel_size}')
+        padding = kernel_size // 2
+        self.head_channels = head_channels
+        self.query = nn.Conv1d(1, 1, kernel_size, padding=padding, bias=False)
+        self.key = nn.Conv1d(1, 1, kernel_size, padding=padding, bias=False)
+        self.value = depthwise(channels)
+        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        rate = check_rate('drop_path_rate', drop_path_rate)
+        self.drop_path = DropPath(rate) if rate else nn.Identity()
+
+    def query_key(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Query and key from the descriptor ``y`` (B, C), each (B, C)."""
+        y = y.unsqueeze(1)  # (B, 1, C)
+        return self.query(y).squeeze(1), self.key(y).squeeze(1)
+
+    def similarity(self, q: Tensor, k: Tensor) -> Tensor:
+        """``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads)."""
+        qk = (q * k).unflatten(-1, (-1, self.head_channels))  # (..., heads, width)
+        return qk.sum(-1) / math.sqrt(self.head_channels)
+
+    def per_channel(self, weight: Tensor) -> Tensor:
+        """Repeat a weight of every head for its channels: (..., heads) to (..., C)."""
+        return weight.repeat_interleave(self.head_channels, dim=-1)
+
+
+def depthwise(channels: int) -> nn.Conv2d:
+    """Depthwise 3x3 convolution without bias."""
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)

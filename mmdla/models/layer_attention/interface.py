@@ -1,0 +1,64 @@
+"""What a layer attention is to a ResNet stage."""
+
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..arguments import check_int
+
+
+class LayerAttention(BaseModule):
+    """Base class of the layer attentions: one instance serves one stage.
+
+    The stage calls the two methods below once for every block, in order, and hands the state
+    that a call returns to the next one. The state is local to one forward pass: it starts as
+    ``None`` in every stage and may be anything made of tensors. A subclass overrides the method
+    it needs and is registered with ``mmengine.registry.MODELS``; that is all.
+
+    Args:
+        channels (int): Channels ``C`` of the stage.
+        num_blocks (int): Blocks of the stage.
+        norm_cfg (dict): Norm layers of the backbone. Default: ``dict(type='BN')``.
+        init_cfg (dict, optional): Initialization config of MMEngine.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.channels = check_int('channels', channels)
+        self.num_blocks = check_int('num_blocks', num_blocks)
+        self.norm_cfg = norm_cfg or dict(type='BN')
+
+    def recalibrate(self, index: int, residual: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Change the residual branch of block ``index`` before the shortcut is added.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            residual (Tensor): Shape (B, C, H, W). The stage adds the shortcut to what is
+                returned in place.
+            state (Any): What the previous call returned.
+
+        Returns:
+            tuple[Tensor, Any]: The residual and the next state.
+        """
+        return residual, state
+
+    def attend(self, index: int, x: Tensor, shortcut: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Change the output of block ``index``, after its last ReLU.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            x (Tensor): Output ``x_l`` of the block, shape (B, C, H, W).
+            shortcut (Tensor): Its shortcut ``s_l``, shape (B, C, H, W).
+            state (Any): What the previous call returned.
+
+        Returns:
+            tuple[Tensor, Any]: The new output and the next state.
+        """
+        return x, state

@@ -1,0 +1,118 @@
+"""Light layer attention: MRLA-L (ICLR 2023) and DLA-L (IJCAI 2024), linear in the depth."""
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..arguments import check_choice
+from ..dsu import DSU, State
+from .heads import Heads, depthwise, pool
+from .interface import LayerAttention
+
+
+@MODELS.register_module()
+class MRLALight(LayerAttention):
+    r"""MRLA-L: each block attends to itself and, through its shortcut, to all before it.
+
+    .. math::
+        o_l = \sigma(q_l k_l / \sqrt{d}) \odot V(x_l) + \lambda_l \odot s_l, \qquad
+        x_l \leftarrow x_l + \mathrm{DropPath}(\mathrm{BN}(o_l))
+
+    Args:
+        channels (int): Channels ``C`` of the stage.
+        num_blocks (int): Blocks of the stage.
+        head_channels (int): Channels ``d`` of one head. Default: 32.
+        kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
+        drop_path_rate (float): Drop path of the attention branch. Default: 0.
+        norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
+        init_cfg (dict, optional): Initialization config of MMEngine.
+
+    Raises:
+        ValueError: ``head_channels`` does not divide ``channels``, or ``kernel_size`` is even.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int,
+        head_channels: int = 32,
+        kernel_size: int | None = None,
+        drop_path_rate: float = 0.0,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(channels, num_blocks, norm_cfg, init_cfg)
+        self.blocks = nn.ModuleList(
+            LightHeads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
+            for _ in range(num_blocks)
+        )
+
+    def attend(self, index, x, shortcut, state):
+        heads = self.blocks[index]
+        y = pool(x)  # (B, C)
+        earlier, state = self.refresh(y, shortcut, state)
+        a = heads.gate(y)  # (B, C)
+        o = a[..., None, None] * heads.value(x) + heads.lambda_ * earlier  # (B, C, H, W)
+        return x + heads.drop_path(heads.norm(o)), state
+
+    def refresh(self, y: Tensor, shortcut: Tensor, state) -> tuple[Tensor, State | None]:
+        """What the block sees of the earlier ones: here its shortcut as it is."""
+        return shortcut, state
+
+
+@MODELS.register_module()
+class DLALight(MRLALight):
+    r"""DLA-L: MRLA-L over a shortcut that the newest context refreshes.
+
+    .. math::
+        (h_l, c_l) &= \mathrm{DSU}(\mathrm{GAP}(x_l), h_{l-1}, c_{l-1}) \\
+        d_l &= \mathrm{DSU}_h(\mathrm{GAP}(s_l), h_l, c_l) \\
+        \tilde s_l &= d_l \odot s_l + E(s_l)
+
+    in place of :math:`s_l`; the unit and the depthwise 3x3 convolution :math:`E` are shared by
+    the blocks of the stage, and the state that :math:`d_l` leaves is thrown away.
+
+    Args:
+        channels (int): Channels ``C`` of the stage.
+        num_blocks (int): Blocks of the stage.
+        reduction (int): Reduction of the :class:`DSU`; the releases use 16 for ImageNet, 20 for
+            detection, 4 for CIFAR. Default: 16.
+        form (str): Form of the :class:`DSU`. Default: ``'released'``.
+        context (str): Whose context refreshes a sample: its own (``'sample'``), or that of the
+            batch's first sample (``'first'``), as in the authors' ImageNet file, where the
+            result for a picture depends on its neighbours. For checks against that release
+            only. Default: ``'sample'``.
+        **kwargs: As :class:`MRLALight`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int,
+        reduction: int = 16,
+        form: str = 'released',
+        context: str = 'sample',
+        **kwargs,
+    ) -> None:
+        super().__init__(channels, num_blocks, **kwargs)
+        self.context = check_choice('context', context, ('sample', 'first'))
+        self.dsu = DSU(channels, reduction, form)
+        self.extract = depthwise(channels)
+
+    def refresh(self, y, shortcut, state):
+        state = self.dsu(y, state)  # 2 x (B, C)
+        h, c = state if self.context == 'sample' else (state[0][:1], state[1][:1])
+        d, _ = self.dsu(pool(shortcut), (h, c))  # (B, C)
+        return d[..., None, None] * shortcut + self.extract(shortcut), state
+
+
+class LightHeads(Heads):
+    """:class:`Heads` of one block with its ``lambda`` (C, 1, 1)."""
+
+    def __init__(self, channels: int, *args) -> None:
+        super().__init__(channels, *args)
+        self.lambda_ = nn.Parameter(torch.randn(channels, 1, 1))
+
+    def gate(self, y: Tensor) -> Tensor:
+        """``a = sigmoid(q·k / sqrt(d))`` of every head, for its channels: (B, C) to (B, C)."""
+        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid())

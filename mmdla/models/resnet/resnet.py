@@ -1,0 +1,320 @@
+"""ResNet with layer attention: the backbone."""
+
+from collections.abc import Sequence
+
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdla.checkpoint import load_backbone
+
+from ..arguments import check_bool, check_cfg, check_choice, check_int, check_sequence
+from ..layer_attention import build_layer_attention
+from . import options
+from .blocks import BasicBlock, Bottleneck
+from .host import default_norm_eval, default_stem_channels
+from .stage import ResStage
+
+
+
+@MODELS.register_module()
+class DLAResNet(BaseModule):
+    """ResNet whose blocks attend to the earlier blocks of their stage.
+
+    Takes the arguments of MMDetection's and MMPretrain's ``ResNet``, ``ResNeXt`` and
+    ``ResNetV1d`` with their meaning, so that a config changes in one word, and names its
+    parameters as torchvision does, so that ResNet checkpoints fit. With
+    ``layer_attention=None`` it computes what those classes compute.
+
+    Where the two libraries have different defaults, ours follows the one whose config is being
+    built (MMEngine's default scope).
+
+    Args:
+        depth (int): 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        in_channels (int): Channels of the image. Default: 3.
+        stem_channels (int, optional): Channels of the stem. Default: ``base_channels``
+            (MMPretrain: 64).
+        base_channels (int): Width of the first stage's 3x3 convolutions. Default: 64.
+        expansion (int, optional): Output channels of a block over its width. Default: 1 for
+            basic blocks, 4 for bottlenecks.
+        num_stages (int): Stages, 1 to 4. Default: 4.
+        strides (Sequence[int]): Stride of each stage. Default: (1, 2, 2, 2).
+        dilations (Sequence[int]): Dilation of each stage. Default: (1, 1, 1, 1).
+        out_indices (Sequence[int], optional): Stages to return. Default: all (MMPretrain: the
+            last).
+        style (str): Where a bottleneck strides: ``'pytorch'`` in its 3x3, ``'caffe'`` in its
+            first 1x1 convolution. Basic blocks stride in their first convolution under both.
+        deep_stem (bool): Three 3x3 convolutions for the 7x7 one (V1d). Default: False.
+        avg_down (bool): Average pooling for the stride of the shortcut (V1d). Default: False.
+        groups (int): Groups of the 3x3 convolutions (ResNeXt, bottlenecks only). Default: 1.
+        base_width (int): Width of a group for 64 base channels (ResNeXt). Default: 4.
+        width_per_group (int, optional): MMPretrain's name of ``base_width``.
+        frozen_stages (int): Freeze the stem (from 0) and that many stages. Default: -1.
+        freeze_attention (bool): Freeze the attention of the frozen stages as well. It pays when
+            trained attention weights are loaded; random ones must learn. Default: False.
+        conv_cfg (dict, optional): Convolutions of stem and blocks.
+        norm_cfg (dict): Norm layers, also of the attention. Default: BN.
+        norm_eval (bool, optional): Keep batch norm in eval mode while training. Default: False
+            (MMDetection: True).
+        dcn (dict, optional): Deformable convolution for the 3x3 ones of bottlenecks.
+        stage_with_dcn (Sequence[bool]): Stages that ``dcn`` is for.
+        plugins (list[dict], optional): Plugin layers in bottlenecks, as in MMDetection.
+        with_cp (bool): Gradient checkpointing: recompute the blocks in the backward pass.
+        zero_init_residual (bool): Zero the last norm of each block at initialization, unless
+            weights are loaded. Default: True.
+        drop_path_rate (float): Stochastic depth of the residual branches, growing linearly over
+            the blocks. The attention has its own ``drop_path_rate``. Default: 0.
+        layer_attention (dict, optional): Config of the :class:`LayerAttention`, e.g.
+            ``dict(type='DLALight', reduction=16)``; None for a plain ResNet.
+            Default: ``dict(type='DLALight')``.
+        pretrained (str, optional): Checkpoint; short for ``init_cfg`` with ``Pretrained``.
+        init_cfg (dict | list[dict], optional): Initialization config. ``Pretrained`` accepts
+            ResNet checkpoints and those of this class, reports what it loaded and refuses
+            what does not fit (:func:`mmdla.checkpoint.load_backbone`).
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has a value that is not allowed.
+
+    Example:
+        >>> import torch
+        >>> from mmdla import DLAResNet
+        >>> model = DLAResNet(depth=50, layer_attention=dict(type='DLALight', reduction=16))
+        >>> for level in model.eval()(torch.rand(1, 3, 64, 64)):
+        ...     print(tuple(level.shape))
+        (1, 256, 16, 16)
+        (1, 512, 8, 8)
+        (1, 1024, 4, 4)
+        (1, 2048, 2, 2)
+    """
+
+    arch_settings = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
+        152: (Bottleneck, (3, 8, 36, 3)),
+    }
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        stem_channels: int | None = None,
+        base_channels: int = 64,
+        expansion: int | None = None,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: Sequence[int] | None = None,
+        style: str = 'pytorch',
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        groups: int = 1,
+        base_width: int = 4,
+        width_per_group: int | None = None,
+        frozen_stages: int = -1,
+        freeze_attention: bool = False,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
+        norm_eval: bool | None = None,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: Sequence[dict] | None = None,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        drop_path_rate: float = 0.0,
+        layer_attention: dict | None = dict(type='DLALight'),  # noqa: B006, C408 - never changed
+        pretrained: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        others, self.pretrained_cfg = options.split_init_cfg(init_cfg, pretrained)
+        super().__init__(others)
+        self.depth = check_choice('depth', depth, self.arch_settings)
+        self.block, stage_blocks = self.arch_settings[depth]
+        self.num_stages = check_int('num_stages', num_stages, 1, len(stage_blocks))
+        self.stage_blocks = stage_blocks[:num_stages]
+        self.out_indices = options.check_out_indices(out_indices, num_stages)
+        self.frozen_stages = check_int('frozen_stages', frozen_stages, -1, num_stages)
+        self.freeze_attention = check_bool('freeze_attention', freeze_attention)
+        self.norm_eval = check_bool(
+            'norm_eval', default_norm_eval() if norm_eval is None else norm_eval
+        )
+        self.zero_init_residual = check_bool('zero_init_residual', zero_init_residual)
+        self.conv_cfg = check_cfg('conv_cfg', conv_cfg, optional=True)
+        self.norm_cfg = check_cfg('norm_cfg', norm_cfg or dict(type='BN'))
+
+        self.deep_stem = check_bool('deep_stem', deep_stem)
+        check_int('base_channels', base_channels)
+        if stem_channels is None:
+            stem_channels = default_stem_channels(base_channels)
+        options.check_stem_channels(stem_channels, deep_stem)
+        self._make_stem(check_int('in_channels', in_channels), stem_channels)
+
+        self.avg_down = check_bool('avg_down', avg_down)
+        expansion = check_int('expansion', expansion or self.block.expansion)
+        strides = check_sequence('strides', strides, num_stages)
+        dilations = check_sequence('dilations', dilations, num_stages)
+        drop_path_rates = options.spread_drop_path(drop_path_rate, stage_blocks)
+        dcns = options.check_dcn(dcn, stage_with_dcn, self.block, num_stages)
+        stage_plugins = options.check_plugins(plugins, self.block, num_stages)
+        check_choice('style', style, ('pytorch', 'caffe'))
+        check_bool('with_cp', with_cp)
+        channels = stem_channels
+        for i, num_blocks in enumerate(self.stage_blocks):
+            planes = base_channels * 2**i
+            width = options.block_width(
+                self.block, planes, base_channels, groups, width_per_group or base_width
+            )
+            block_cfg = dict(mid_channels=width, dilation=dilations[i])
+            if self.block is Bottleneck:
+                block_cfg.update(style=style, groups=groups, dcn=dcns[i], plugins=stage_plugins[i])
+            blocks = self._make_blocks(
+                channels, planes * expansion, strides[i], drop_path_rates[i], block_cfg
+            )
+            channels = planes * expansion
+            attention = build_layer_attention(layer_attention, channels, num_blocks, self.norm_cfg)
+            self.add_module(f'layer{i + 1}', ResStage(blocks, attention, with_cp))
+        self.feat_dim = channels
+        self._freeze_stages()
+
+    @property
+    def stages(self) -> list[ResStage]:
+        """The stages in order."""
+        return [getattr(self, f'layer{i + 1}') for i in range(self.num_stages)]
+
+    @property
+    def stem_layers(self) -> list[nn.Module]:
+        """What the image passes through before the stages, in order."""
+        first = [self.stem] if self.deep_stem else [self.conv1, self._stem_norm(), self.relu]
+        return [*first, self.maxpool]
+
+    def _stem_norm(self) -> nn.Module:
+        return getattr(self, self.norm1_name)
+
+    def _make_stem(self, in_channels: int, stem_channels: int) -> None:
+        if self.deep_stem:
+            half = stem_channels // 2
+            self.stem = nn.Sequential(
+                *self._conv_norm_relu(in_channels, half, 3, stride=2),
+                *self._conv_norm_relu(half, half, 3, stride=1),
+                *self._conv_norm_relu(half, stem_channels, 3, stride=1),
+            )
+        else:
+            self._make_plain_stem(in_channels, stem_channels, kernel_size=7, stride=2)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+    def _make_plain_stem(self, in_channels, stem_channels, kernel_size, stride) -> None:
+        self.norm1_name = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)[0]
+        layers = self._conv_norm_relu(in_channels, stem_channels, kernel_size, stride)
+        for name, layer in zip(('conv1', self.norm1_name, 'relu'), layers, strict=True):
+            self.add_module(name, layer)
+
+    def _conv_norm_relu(self, in_channels, out_channels, kernel_size, stride) -> list[nn.Module]:
+        conv = build_conv_layer(
+            self.conv_cfg,
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            bias=False,
+        )
+        norm = build_norm_layer(self.norm_cfg, out_channels)[1]
+        return [conv, norm, nn.ReLU(inplace=True)]
+
+    def _make_blocks(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        drop_path_rates: list[float],
+        block_cfg: dict,
+    ) -> list[nn.Module]:
+        block_cfg.update(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
+        downsample = None
+        if stride != 1 or in_channels != out_channels:
+            downsample = self._make_downsample(in_channels, out_channels, stride)
+        blocks = []
+        for n, rate in enumerate(drop_path_rates):
+            blocks.append(
+                self.block(
+                    in_channels=in_channels if n == 0 else out_channels,
+                    out_channels=out_channels,
+                    stride=stride if n == 0 else 1,
+                    downsample=downsample if n == 0 else None,
+                    drop_path_rate=rate,
+                    **block_cfg,
+                )
+            )
+        return blocks
+
+    def _make_downsample(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        if self.avg_down:
+            # also for stride 1, so that the names are MMDetection's
+            layers.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
+            stride = 1
+        layers.append(
+            build_conv_layer(
+                self.conv_cfg, in_channels, out_channels, kernel_size=1, stride=stride, bias=False
+            )
+        )
+        layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
+        return nn.Sequential(*layers)
+
+    def init_weights(self) -> None:
+        """Initialize, and load what ``init_cfg`` or ``pretrained`` names.
+
+        Raises:
+            mmdla.checkpoint.CheckpointError: The checkpoint cannot be read or does not fit.
+        """
+        if self.is_init:
+            return super().init_weights()  # warns
+        super().init_weights()
+        if self.pretrained_cfg is not None:
+            load_backbone(self, **{k: v for k, v in self.pretrained_cfg.items() if k != 'type'})
+        elif self.zero_init_residual:
+            for stage in self.stages:
+                for block in stage:
+                    block.zero_init_last_norm()
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = list(self.stem_layers)
+        for stage in self.stages[: self.frozen_stages]:
+            frozen += [stage] if self.freeze_attention else stage
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages in ``out_indices``.
+
+        Args:
+            x (Tensor): Images, shape (B, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor, ...]: Shapes (B, C_i, H_i, W_i).
+        """
+        for layer in self.stem_layers:
+            x = layer(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'DLAResNet':
+        """Set the mode, but for what is frozen and, with ``norm_eval``, batch norm."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

@@ -1,0 +1,79 @@
+"""What the command lines of ``tools/train.py`` and ``tools/test.py`` share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.config import DictAction
+
+from mmdla.checkpoint import CheckpointError
+
+from .errors import InputError
+
+# the rank of a process on its machine, as every launcher names it
+LOCAL_RANK = dict(
+    pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK', none=None
+)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that the host libraries' train and test tools have in common."""
+    parser.add_argument('--work-dir', help='folder of logs, metrics and checkpoints')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_cfg.max_epochs=24 or key="[(a,b),(c,d)]" '
+        '(quoted, without spaces)',
+    )
+    parser.add_argument(
+        '--launcher', choices=list(LOCAL_RANK), default='none', help='what started the processes'
+    )
+    # torch.distributed.launch passes one spelling or the other, depending on the version
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse ``argv`` and hand the local rank on to MMEngine, which reads it from the environment.
+
+    Unlike plain argparse this also refuses a ``--cfg-options`` entry without ``=`` by a usage
+    message.
+    """
+    try:
+        args = parser.parse_args(argv)
+    except (ValueError, AssertionError) as error:  # from DictAction
+        parser.error(f'argument --cfg-options: expected KEY=VALUE ({error})')
+    if args.launcher == 'pytorch':
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None) -> int:
+    """Run a tool.
+
+    Args:
+        main (Callable): Takes the command line without the program's name.
+        argv (Sequence[str], optional): That command line. Default: the one of the process.
+
+    Returns:
+        int: Its exit code: 0, or 2 after input that the user can mend. Other errors pass.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        main(argv)
+    except (InputError, CheckpointError) as error:
+        if is_first_on_machine(argv):
+            print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def is_first_on_machine(argv: Sequence[str]) -> bool:
+    """Whether this process speaks for its machine: eight processes need not say the same."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--launcher', choices=list(LOCAL_RANK), default='none')
+    variable = LOCAL_RANK[parser.parse_known_args(argv)[0].launcher]
+    return variable is None or os.environ.get(variable, '0') == '0'

@@ -1,0 +1,155 @@
+"""From a config file and command-line options to a runner."""
+
+import difflib
+import inspect
+import pickle
+import textwrap
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .errors import InputError
+
+# read from the config by MMEngine or the tools, beside the arguments of Runner
+OTHER_KEYS = {
+    'activation_checkpointing',
+    'compile',
+    'detect_anomalous_params',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'strategy',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+
+
+def load_config(args: Namespace) -> Config:
+    """Read ``args.config`` and apply the common options.
+
+    Raises:
+        InputError: The file is not there, an option names nothing, or there is no GPU to launch on.
+    """
+    path = Path(args.config)
+    if not path.is_file():
+        raise InputError(f'no config file {path} (in {Path.cwd()}){_similar_file(path)}')
+    try:
+        cfg = Config.fromfile(path)
+    except ImportError as error:
+        raise InputError(f'{path} needs a package that cannot be imported: {error}') from error
+    if args.cfg_options:
+        apply_options(cfg, args.cfg_options)
+    if args.launcher != 'none' and get_device() == 'cpu':
+        raise InputError(
+            f'--launcher {args.launcher} needs one GPU for every process, none is found here'
+        )
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', path.stem))
+    return cfg
+
+
+def apply_options(cfg: Config, options: dict) -> None:
+    """Merge ``--cfg-options`` into ``cfg``.
+
+    MMEngine adds keys that it does not know without a word; here the first part of a key must
+    be in the config or mean something to the runner. Deeper parts may be new: they are arguments,
+    and who gets them refuses what it does not know.
+
+    Raises:
+        InputError: A key leads nowhere.
+    """
+    known = set(cfg.keys()) | set(inspect.signature(Runner).parameters) | OTHER_KEYS
+    for key in options:
+        first = key.split('.')[0]
+        if first not in known:
+            raise InputError(
+                f'--cfg-options {key}: the config has no {first!r}{_suggest(first, known)}'
+            )
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError) as error:
+        raise InputError(f'--cfg-options: {error.args[0]}') from error
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner, as the host libraries' tools do.
+
+    Raises:
+        InputError: The library that the config is written for is not installed.
+    """
+    scope = cfg.get('default_scope')
+    try:
+        if scope == 'mmdet':
+            from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
+
+            setup_cache_size_limit_of_dynamo()
+            register_all_modules(init_default_scope=False)
+        elif scope == 'mmpretrain':
+            from mmpretrain.utils import register_all_modules
+
+            register_all_modules(init_default_scope=False)
+    except ImportError as error:
+        raise InputError(f'the config needs {scope}, which cannot be imported: {error}') from error
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def set_classification_defaults(cfg: Config, loaders: Iterable[str]) -> None:
+    """Give MMPretrain's dataloaders what its own tools give them, detection ones are complete."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for name in loaders:
+        loader = cfg.get(name)
+        if loader is not None:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', get_device() != 'cpu')
+            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+
+
+def check_checkpoint(option: str, path: str) -> None:
+    """Refuse a checkpoint on disk that is not there; addresses (``https://``) pass.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise InputError(f'{option}: no checkpoint file {path}{_similar_file(Path(path))}')
+
+
+def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
+    """Load a checkpoint by ``Runner.load_checkpoint`` and accept nothing missing or left over.
+
+    MMEngine only logs what does not fit, and the metric of a partly random model misleads.
+
+    Raises:
+        InputError: The file cannot be read, or does not fit the model.
+    """
+    try:
+        return load(path, **{**kwargs, 'strict': True})
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
+        raise InputError(
+            f'checkpoint {path} cannot be used with this config:\n' + '\n'.join(lines[:12])
+        ) from error
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    return f', did you mean {close[0]!r}?' if close else ''
+
+
+def _similar_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ''
+    files = {p.name for p in path.parent.iterdir() if p.suffix == path.suffix}
+    return _suggest(path.name, files)

@@ -1,0 +1,97 @@
+"""Say which file is to blame when reading data fails.
+
+Looking into every annotation file and picture beforehand would take minutes on COCO, so the files
+are looked at only after something went wrong.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+
+from mmengine.config import Config
+
+from .data import DataPath, data_paths, is_inside
+from .errors import InputError
+
+# what MMCV, Python and NumPy say, also when a worker process said it
+UNREADABLE_PICTURE = re.compile(r'failed to load image: (.+)')
+NO_PICTURES = 'need at least one array to concatenate'
+MISSING_FILE = re.compile(r"No such file or directory: '(.+?)'")
+
+
+@contextmanager
+def explain_data_errors(cfg: Config, loaders: Iterable[str]) -> Iterator[None]:
+    """Turn an error that broken data caused into one that names the file.
+
+    Args:
+        cfg (Config): A whole config.
+        loaders (Iterable[str]): Keys of the dataloaders in use.
+
+    Raises:
+        InputError: An annotation file or a picture cannot be read. Other errors pass unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = _explain(error, data_paths(cfg, loaders))
+        if message is None:
+            raise
+        raise InputError(message) from error
+
+
+def _explain(error: Exception, paths: list[DataPath]) -> str | None:
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return _find_broken_json(paths)
+    if isinstance(error, URLError):
+        roots = ', '.join(sorted({p.root for p in paths}))
+        return f'the data set is not there and cannot be downloaded ({error.reason}) {roots}'
+    text = str(error)
+    if NO_PICTURES in text:
+        files = ' or '.join(p.path for p in paths if not p.is_folder)
+        return (
+            f'no picture is left in {files}: are the classes of the config (metainfo) those of the '
+            'annotations, and are the pictures larger than filter_cfg asks for?'
+        )
+    # the last match, since the traceback of a worker process quotes MMCV's source as well
+    if names := UNREADABLE_PICTURE.findall(text):
+        return f'{names[-1]}: not a picture that can be read ({_size(names[-1])})'
+    if names := MISSING_FILE.findall(text):
+        for p in paths:
+            if p.is_folder and is_inside(names[-1], p.path):
+                return f'{names[-1]}: the annotations name this picture, but it is not there'
+    if 'imdecode' in text and (empty := _find_empty_file(paths)):
+        return f'{empty}: the file is empty'
+    return None
+
+
+def _find_broken_json(paths: list[DataPath]) -> str | None:
+    for p in paths:
+        if not p.path.endswith('.json'):
+            continue
+        try:
+            with open(p.path, encoding='utf-8') as file:
+                json.load(file)
+        except json.JSONDecodeError as error:
+            where = f'{error.msg} in line {error.lineno}, column {error.colno}'
+            return f'{p.path}: no valid JSON, {where} ({_size(p.path)}; is it complete?)'
+        except UnicodeDecodeError as error:
+            return f'{p.path}: no valid JSON, {error.reason} at byte {error.start}'
+    return None
+
+
+def _find_empty_file(paths: list[DataPath]) -> str | None:
+    for p in paths:
+        if p.is_folder:
+            for folder, _, names in os.walk(p.path):
+                for name in names:
+                    path = os.path.join(folder, name)
+                    if os.path.getsize(path) == 0:
+                        return path
+    return None
+
+
+def _size(path: str) -> str:
+    return f'{os.path.getsize(path)} bytes' if os.path.isfile(path) else 'no file'

@@ -1,0 +1,8 @@
+"""What the user can mend."""
+
+
+class InputError(Exception):
+    """Something that was given (a file, an option) cannot be used.
+
+    The tools print its message without a traceback and exit with code 2.
+    """

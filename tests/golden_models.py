@@ -1,0 +1,86 @@
+"""Models of the fixtures in ``tests/golden``, built from their JSON alone."""
+
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmdla import DLAResNet
+from mmdla.checkpoint import convert_released
+
+GOLDEN = Path(os.environ.get('MMDLA_GOLDEN') or Path(__file__).parent / 'golden')
+ATTENTIONS = {'none': None, 'dla_l': 'DLALight'}
+
+
+def names() -> list[str]:
+    """Every fixture in the folder."""
+    return sorted(path.stem for path in GOLDEN.glob('*.json'))
+
+
+@dataclass
+class Fixture:
+    """One fixture: its description, its numbers and the released state dict."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self.json = json.loads((GOLDEN / f'{self.name}.json').read_text())
+        self.numbers = dict(np.load(GOLDEN / f'{self.name}.npz'))
+        fill = _load_fill()
+        self.released = {
+            name: torch.from_numpy(np.asarray(fill.fill(name, shape)))
+            for name, shape in self.json['state_dict']
+        }
+        self.image = fill.image
+
+    def input(self) -> Tensor:
+        return torch.from_numpy(self.image(f'input:{self.name}', self.json['input_shape']))
+
+    def cotangent(self, shape) -> Tensor:
+        return torch.from_numpy(self.image(f'cotangent:{self.name}', shape))
+
+
+class Classifier(nn.Module):
+    """Backbone, global average pooling and one linear layer, with the released names."""
+
+    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fc = nn.Linear(backbone.feat_dim, num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.fc(self.backbone(x)[-1].mean((2, 3))),)
+
+
+def build(spec: dict) -> nn.Module:
+    """The model that a fixture's JSON describes."""
+    kind = ATTENTIONS[spec['attention']]
+    attention = kind and dict(type=kind)
+    if spec['reduction'] is not None:
+        attention['reduction'] = spec['reduction']
+    if (spec['source'], spec['attention']) == ('imagenet', 'dla_l'):
+        attention['context'] = 'first'  # that file lets the batch's first sample refresh them all
+    backbone = DLAResNet(depth=spec['depth'], layer_attention=attention)
+    if spec['num_classes'] is None:
+        return backbone
+    return Classifier(backbone, spec['num_classes'])
+
+
+def convert(fixture: Fixture, model: nn.Module) -> dict[str, Tensor]:
+    """The released checkpoint under the model's names, and nothing left over."""
+    state = convert_released(fixture.released)
+    if isinstance(model, Classifier):
+        state = {k if k.startswith('fc.') else f'backbone.{k}': v for k, v in state.items()}
+    return state
+
+
+def _load_fill():
+    spec = importlib.util.spec_from_file_location('golden_fill', GOLDEN / 'fill.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
