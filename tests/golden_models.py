@@ -10,11 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmdla import DLAResNet
+from mmdla import DLAResNet, DLAResNet_CIFAR
 from mmdla.checkpoint import convert_released
 
 GOLDEN = Path(os.environ.get('MMDLA_GOLDEN') or Path(__file__).parent / 'golden')
-ATTENTIONS = {'none': None, 'dla_l': 'DLALight'}
+ATTENTIONS = {
+    'none': None,
+    'se': 'SE',
+    'eca': 'ECA',
+    'dia': 'DIALSTM',
+    'mrla_l': 'MRLALight',
+    'mrla_b': 'MRLABase',
+    'dla_l': 'DLALight',
+    'dla_b': 'DLABase',
+}
 
 
 def names() -> list[str]:
@@ -63,9 +72,16 @@ def build(spec: dict) -> nn.Module:
     attention = kind and dict(type=kind)
     if spec['reduction'] is not None:
         attention['reduction'] = spec['reduction']
-    if (spec['source'], spec['attention']) == ('imagenet', 'dla_l'):
-        attention['context'] = 'first'  # that file lets the batch's first sample refresh them all
-    backbone = DLAResNet(depth=spec['depth'], layer_attention=attention)
+    if spec['attention'] in ('dla_l', 'dla_b'):
+        attention['context'] = 'first'  # in the authors' code one sample refreshes the whole batch
+    if (spec['source'], spec['attention']) == ('imagenet', 'mrla_b'):
+        attention['head_channels'] = 16
+    args = dict(depth=spec['depth'], layer_attention=attention)
+    if spec['source'] == 'cifar':
+        backbone = DLAResNet_CIFAR(**args, block=spec['block'])
+    else:
+        timm_stem = any(name == 'conv1.0.weight' for name, _ in spec['state_dict'])
+        backbone = DLAResNet(**args, deep_stem=timm_stem)
     if spec['num_classes'] is None:
         return backbone
     return Classifier(backbone, spec['num_classes'])

@@ -1,48 +1,47 @@
-"""Names of the authors' releases, translated into ours."""
+"""Names of the authors' releases (DLA, and MRLA before it), translated into ours."""
 
 import re
 
 from torch import Tensor
 
-# In order; each pattern must match the whole name that the one before left.
+# Applied in order, each to what the one before left.
 RULES = (
-    (r'(layer\d)\.layers\.(.+)', r'\1.\2'),
-    (r'(layer\d)\.lstm\.(.+)', r'\1.attention.dsu.\2'),
-    (r'(layer\d)\.(?:excite|extict)\.(.+)', r'\1.attention.extract.\2'),
-    (r'(layer\d)\.attention\.(\d+)\.(layer_attention|bn_layer_attention)\.(.+)', None),
-    (r'(.*\b)w_ih\.0\.seq\.(.+)', r'\1from_y.\2'),
-    (r'(.*\b)w_hh\.0\.seq\.(.+)', r'\1from_h.\2'),
+    (r'^stages\.(\d)\.', lambda m: f'layer{int(m[1]) + 1}.'),
+    (r'^(layer\d)\.(?:layers|ModuleList)\.', r'\1.'),
+    (r'^(layer\d)\.lstm\.', r'\1.attention.dsu.'),
+    (r'^(layer\d)\.(?:excite|extict)\.', r'\1.attention.extract.'),
+    # one module per block, in a list of the stage (DLA) or in the block (MRLA, SE, ECA)
+    (r'^(layer\d)\.attention\.(\d+)\.(?=layer_attention|bn_)', r'\1.attention.blocks.\2.'),
+    (r'^(layer\d)\.(\d+)\.(?=mrla|bn_mrla|se\.|eca\.)', r'\1.attention.blocks.\2.'),
+    (r'\.(?:se\.fc|eca)\.', '.'),
+    (r'\.(?:bn_layer_attention|bn_mrla)\.', '.norm.'),
+    (r'\.(?:(?:layer_attention|mrla)\.)+', '.'),
+    (r'\.lambda_t$', '.lambda_'),
+    (r'\.Wq\.weight$', '.query.weight'),
+    (r'\.Wk\.weight$', '.key.weight'),
+    (r'\.Wv\.weight$', '.value.weight'),
+    (r'\bw_ih\.0\.seq\.', 'from_y.'),
+    (r'\bw_hh\.0\.seq\.', 'from_h.'),
 )
-HEADS = {
-    'lambda_t': 'lambda_',
-    'mrla.Wq.weight': 'query.weight',
-    'mrla.Wk.weight': 'key.weight',
-    'mrla.Wv.weight': 'value.weight',
-}
 
 
 def convert_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Translate a released DLA-L checkpoint (ImageNet or detection) or a lone recurrent unit.
+    """Translate a released backbone or classifier, or a lone recurrent unit.
 
     Args:
         state (dict): The released state dict.
 
     Returns:
-        dict: The same tensors under the names of :class:`~mmdla.DLAResNet` (``fc`` stays) or of
-        :class:`~mmdla.DSU`.
+        dict: The same tensors, in the same order, under the names of
+        :class:`~mmdla.DLAResNet` (``fc`` stays) or of :class:`~mmdla.DSU`.
     """
-    return {_translate(name): v for name, v in state.items()}
+    timm_stem = 'conv1.0.weight' in state
+    return {_translate(name, timm_stem): v for name, v in state.items()}
 
 
-def _translate(name: str) -> str:
+def _translate(name: str, timm_stem: bool) -> str:
+    if timm_stem:
+        name = re.sub(r'^conv1\.', 'stem.', re.sub(r'^bn1\.', 'stem.7.', name))
     for pattern, replacement in RULES:
-        match = re.fullmatch(pattern, name)
-        if match is None:
-            continue
-        if replacement is None:
-            stage, block, part, rest = match.groups()
-            rest = HEADS.get(rest, rest) if part == 'layer_attention' else f'norm.{rest}'
-            name = f'{stage}.attention.blocks.{block}.{rest}'
-        else:
-            name = match.expand(replacement)
+        name = re.sub(pattern, replacement, name)
     return name

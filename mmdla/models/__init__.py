@@ -1,7 +1,28 @@
 """Models: the recurrent unit, the layer attentions and the backbones."""
 
 from .dsu import DSU
-from .layer_attention import DLALight, LayerAttention, MRLALight
-from .resnet import DLAResNet
+from .layer_attention import (
+    DIALSTM,
+    ECA,
+    SE,
+    DLABase,
+    DLALight,
+    LayerAttention,
+    MRLABase,
+    MRLALight,
+)
+from .resnet import DLAResNet, DLAResNet_CIFAR
 
-__all__ = ['DLALight', 'DLAResNet', 'DSU', 'LayerAttention', 'MRLALight']
+__all__ = [
+    'DIALSTM',
+    'DSU',
+    'ECA',
+    'SE',
+    'DLABase',
+    'DLALight',
+    'DLAResNet',
+    'DLAResNet_CIFAR',
+    'LayerAttention',
+    'MRLABase',
+    'MRLALight',
+]

@@ -108,6 +108,17 @@ class DSU(BaseModule):
         return self.from_cy(torch.cat((context, y), dim=-1))  # (..., 3C or 4C)
 
 
+def check_context(context: str) -> str:
+    """Whose context refreshes a sample: ``'sample'`` (its own) or ``'first'`` (the first one's)."""
+    return check_choice('context', context, ('sample', 'first'))
+
+
+def seen_context(state: State, context: str) -> State:
+    """The state ``(h, c)``, each (B, C), that refreshes: all of it, or the first sample's (1, C)."""
+    h, c = state
+    return (h, c) if context == 'sample' else (h[:1], c[:1])
+
+
 def _squeeze(in_channels: int, squeezed: int, out_channels: int) -> nn.Sequential:
     """``W2·ReLU(W1·x)``, both with bias."""
     return nn.Sequential(

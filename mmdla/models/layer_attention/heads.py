@@ -47,14 +47,9 @@ class Heads(nn.Module):
                 f'head_channels must divide the {channels} channels of the stage, '
                 f'got {head_channels}'
             )
-        if kernel_size is None:
-            kernel_size = kernel_size_for(channels)
-        if check_int('kernel_size', kernel_size) % 2 == 0:
-            raise ValueError(f'kernel_size must be odd, got {kernel_size}')
-        padding = kernel_size // 2
         self.head_channels = head_channels
-        self.query = nn.Conv1d(1, 1, kernel_size, padding=padding, bias=False)
-        self.key = nn.Conv1d(1, 1, kernel_size, padding=padding, bias=False)
+        self.query = channel_conv(channels, kernel_size)
+        self.key = channel_conv(channels, kernel_size)
         self.value = depthwise(channels)
         self.norm = build_norm_layer(norm_cfg, channels)[1]
         rate = check_rate('drop_path_rate', drop_path_rate)
@@ -73,6 +68,18 @@ class Heads(nn.Module):
     def per_channel(self, weight: Tensor) -> Tensor:
         """Repeat a weight of every head for its channels: (..., heads) to (..., C)."""
         return weight.repeat_interleave(self.head_channels, dim=-1)
+
+
+def channel_conv(channels: int, kernel_size: int | None = None) -> nn.Conv1d:
+    """Convolution over the channels of a descriptor (B, 1, C), without bias.
+
+    Raises:
+        ValueError: ``kernel_size`` is even.
+    """
+    kernel_size = kernel_size_for(channels) if kernel_size is None else kernel_size
+    if check_int('kernel_size', kernel_size) % 2 == 0:
+        raise ValueError(f'kernel_size must be odd, got {kernel_size}')
+    return nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
 
 def depthwise(channels: int) -> nn.Conv2d:

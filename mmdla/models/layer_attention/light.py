@@ -4,8 +4,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..arguments import check_choice
-from ..dsu import DSU, State
+from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, pool
 from .interface import LayerAttention
 
@@ -79,9 +78,8 @@ class DLALight(MRLALight):
             detection, 4 for CIFAR. Default: 16.
         form (str): Form of the :class:`DSU`. Default: ``'released'``.
         context (str): Whose context refreshes a sample: its own (``'sample'``), or that of the
-            batch's first sample (``'first'``), as in the authors' ImageNet file, where the
-            result for a picture depends on its neighbours. For checks against that release
-            only. Default: ``'sample'``.
+            batch's first sample (``'first'``), as in the authors' code, where the result for a
+            picture depends on its batch. For checks against their numbers. Default: ``'sample'``.
         **kwargs: As :class:`MRLALight`.
     """
 
@@ -95,14 +93,13 @@ class DLALight(MRLALight):
         **kwargs,
     ) -> None:
         super().__init__(channels, num_blocks, **kwargs)
-        self.context = check_choice('context', context, ('sample', 'first'))
+        self.context = check_context(context)
         self.dsu = DSU(channels, reduction, form)
         self.extract = depthwise(channels)
 
     def refresh(self, y, shortcut, state):
         state = self.dsu(y, state)  # 2 x (B, C)
-        h, c = state if self.context == 'sample' else (state[0][:1], state[1][:1])
-        d, _ = self.dsu(pool(shortcut), (h, c))  # (B, C)
+        d, _ = self.dsu(pool(shortcut), seen_context(state, self.context))  # (B, C)
         return d[..., None, None] * shortcut + self.extract(shortcut), state
 
 

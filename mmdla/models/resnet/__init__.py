@@ -1,7 +1,8 @@
 """ResNet backbones."""
 
 from .blocks import BasicBlock, Bottleneck
+from .cifar import DLAResNet_CIFAR
 from .resnet import DLAResNet
 from .stage import ResStage
 
-__all__ = ['BasicBlock', 'Bottleneck', 'DLAResNet', 'ResStage']
+__all__ = ['BasicBlock', 'Bottleneck', 'DLAResNet', 'DLAResNet_CIFAR', 'ResStage']

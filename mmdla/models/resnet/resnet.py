@@ -132,8 +132,8 @@ class DLAResNet(BaseModule):
     ) -> None:
         others, self.pretrained_cfg = options.split_init_cfg(init_cfg, pretrained)
         super().__init__(others)
-        self.depth = check_choice('depth', depth, self.arch_settings)
-        self.block, stage_blocks = self.arch_settings[depth]
+        self.depth = depth
+        self.block, stage_blocks = self._architecture(depth)
         self.num_stages = check_int('num_stages', num_stages, 1, len(stage_blocks))
         self.stage_blocks = stage_blocks[:num_stages]
         self.out_indices = options.check_out_indices(out_indices, num_stages)
@@ -180,6 +180,10 @@ class DLAResNet(BaseModule):
         self.feat_dim = channels
         self._freeze_stages()
 
+    def _architecture(self, depth: int) -> tuple[type, tuple[int, ...]]:
+        """Class of the blocks, and how many there are in each stage."""
+        return self.arch_settings[check_choice('depth', depth, self.arch_settings)]
+
     @property
     def stages(self) -> list[ResStage]:
         """The stages in order."""
@@ -188,11 +192,8 @@ class DLAResNet(BaseModule):
     @property
     def stem_layers(self) -> list[nn.Module]:
         """What the image passes through before the stages, in order."""
-        first = [self.stem] if self.deep_stem else [self.conv1, self._stem_norm(), self.relu]
-        return [*first, self.maxpool]
-
-    def _stem_norm(self) -> nn.Module:
-        return getattr(self, self.norm1_name)
+        names = ('stem',) if self.deep_stem else ('conv1', self.norm1_name, 'relu')
+        return [getattr(self, name) for name in (*names, 'maxpool')]
 
     def _make_stem(self, in_channels: int, stem_channels: int) -> None:
         if self.deep_stem:

@@ -1,0 +1,161 @@
+"""Full layer attention: MRLA-B (ICLR 2023) and DLA-B (IJCAI 2024), every block over all before it.
+
+A value map is kept once, as its block made it: what DLA-B does to it is a product with a channel
+vector, and ``GAP(g ⊙ v) = g ⊙ GAP(v)``, so the products are kept as vectors beside the maps.
+"""
+
+from typing import NamedTuple
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..dsu import DSU, check_context, seen_context
+from ..dsu import State as Context
+from .heads import Heads, pool
+from .interface import LayerAttention
+
+
+class Earlier(NamedTuple):
+    """Keys and values of the blocks so far, ``m`` of them.
+
+    Attributes:
+        keys (Tensor): ``k_m``, shape (B, m, C).
+        gates (Tensor): What the values have been multiplied with, shape (B, m, C).
+        pooled (Tensor): ``GAP(v_m)`` with that, shape (B, m, C).
+        values (tuple[Tensor]): The maps ``v_m`` before that, m x (B, C, H, W).
+        context (tuple[Tensor, Tensor], optional): ``(h, c)`` of the DSU, each (B, C).
+    """
+
+    keys: Tensor
+    gates: Tensor
+    pooled: Tensor
+    values: tuple[Tensor, ...]
+    context: Context | None = None
+
+    def append(self, key: Tensor, value: Tensor) -> 'Earlier':
+        """One block more, with its ``k_l`` (B, C) and ``v_l`` (B, C, H, W)."""
+        rows = (key, torch.ones_like(key), pool(value))  # 3 x (B, C)
+        keys, gates, pooled = (
+            torch.cat((stack, row.unsqueeze(1)), 1)
+            for stack, row in zip(self[:3], rows, strict=True)
+        )  # 3 x (B, m, C)
+        return Earlier(keys, gates, pooled, (*self.values, value), self.context)
+
+
+def none_before(y: Tensor) -> Earlier:
+    """The state before the first block, for descriptors like ``y`` (B, C)."""
+    nothing = y.new_empty(y.shape[0], 0, y.shape[1])
+    return Earlier(nothing, nothing, nothing, ())
+
+
+@MODELS.register_module()
+class MRLABase(LayerAttention):
+    r"""MRLA-B: each block attends to itself and all earlier blocks of its stage.
+
+    .. math::
+        o_l = \sum_{m \le l} \mathrm{softmax}_m(q_l k_m / \sqrt{d})\, v_m, \qquad
+        x_l \leftarrow x_l + \mathrm{DropPath}(\mathrm{ReLU}(\mathrm{BN}(o_l)))
+
+    Args:
+        channels (int): Channels ``C`` of the stage.
+        num_blocks (int): Blocks of the stage.
+        head_channels (int): Channels ``d`` of one head. Default: 32.
+        kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
+        drop_path_rate (float): Drop path of the attention branch. Default: 0.
+        norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
+        init_cfg (dict, optional): Initialization config of MMEngine.
+
+    Raises:
+        ValueError: ``head_channels`` does not divide ``channels``, or ``kernel_size`` is even.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int,
+        head_channels: int = 32,
+        kernel_size: int | None = None,
+        drop_path_rate: float = 0.0,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(channels, num_blocks, norm_cfg, init_cfg)
+        self.blocks = nn.ModuleList(
+            Heads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
+            for _ in range(num_blocks)
+        )
+
+    def attend(self, index, x, shortcut, state):
+        heads = self.blocks[index]
+        y = pool(x)  # (B, C)
+        earlier = self.refresh(y, state)
+        q, k = heads.query_key(y)  # 2 x (B, C)
+        state = earlier.append(k, heads.value(x))
+        weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
+        o = contract(heads.per_channel(weight) * state.gates, state.values)  # (B, C, H, W)
+        return x + heads.drop_path(heads.norm(o).relu()), state
+
+    def refresh(self, y: Tensor, state: Earlier | None) -> Earlier:
+        """What the block sees of the earlier ones: here their keys and values as they were."""
+        return none_before(y) if state is None else state
+
+
+@MODELS.register_module()
+class DLABase(MRLABase):
+    r"""DLA-B: MRLA-B over keys and values that every newer context refreshes.
+
+    With :math:`(h_l, c_l) = \mathrm{DSU}(\mathrm{GAP}(x_l), h_{l-1}, c_{l-1})`, for all
+    :math:`m < l` and cumulatively,
+
+    .. math::
+        k_m \leftarrow k_m \odot \mathrm{DSU}_h(k_m, h_l, c_l), \qquad
+        v_m \leftarrow v_m \odot \mathrm{DSU}_h(\mathrm{GAP}(v_m), h_l, c_l)
+
+    Args:
+        channels (int): Channels ``C`` of the stage.
+        num_blocks (int): Blocks of the stage.
+        reduction (int): Reduction of the :class:`DSU`. Default: 16.
+        form (str): Form of the :class:`DSU`. Default: ``'released'``.
+        context (str): Whose context refreshes a sample: its own (``'sample'``), or that of the
+            batch's first sample (``'first'``), as in the authors' code, where the result for a
+            picture depends on its batch. For checks against their numbers. Default: ``'sample'``.
+        **kwargs: As :class:`MRLABase`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int,
+        reduction: int = 16,
+        form: str = 'released',
+        context: str = 'sample',
+        **kwargs,
+    ) -> None:
+        super().__init__(channels, num_blocks, **kwargs)
+        self.context = check_context(context)
+        self.dsu = DSU(channels, reduction, form)
+
+    def refresh(self, y, state):
+        if state is None:
+            return none_before(y)._replace(context=self.dsu(y))
+        context = self.dsu(y, state.context)  # 2 x (B, C)
+        h, c = seen_context(context, self.context)  # 2 x (B or 1, C)
+        described = torch.cat((state.keys, state.pooled), 1)  # (B, 2m, C)
+        fresh, _ = self.dsu(described, (h.unsqueeze(1), c.unsqueeze(1)))  # (B, 2m, C)
+        for_keys, for_values = fresh.chunk(2, 1)  # 2 x (B, m, C)
+        return Earlier(
+            keys=state.keys * for_keys,
+            gates=state.gates * for_values,
+            pooled=state.pooled * for_values,
+            values=state.values,
+            context=context,
+        )
+
+
+def contract(weight: Tensor, values: tuple[Tensor, ...]) -> Tensor:
+    """``Σ_m w_m ⊙ v_m``: (B, m, C) and m x (B, C, H, W) to (B, C, H, W)."""
+    out = None
+    for w, v in zip(weight[..., None, None].unbind(1), values, strict=True):
+        out = w * v if out is None else torch.addcmul(out, w, v)
+    return out
