@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@echo 'make demo    set up, train a DLA Faster R-CNN on photographs, show what it finds'
+	@echo 'make test    set up, lint, run every test'
+	@echo 'make setup   only prepare .venv (the pinned stack of requirements/onedl.txt)'
+	@echo 'make lint    check style;  make format  correct it'
+	@echo 'make clean   remove .venv and work_dirs; the built mmcv stays in the cache'
+
+setup:
+	@$(PYTHON) tools/setup/bootstrap.py
+
+demo: setup
+	@$(VENV_PYTHON) tools/demo/run.py
+
+test: lint
+	@$(VENV_PYTHON) -m pytest
+
+lint: setup
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+
+format: setup
+	@$(VENV_PYTHON) -m ruff check --fix .
+	@$(VENV_PYTHON) -m ruff format .
+
+clean:
+	rm -rf .venv work_dirs
