@@ -36,7 +36,7 @@ EXTRAS = {
 
 
 class BuildWithMim(build_py):
-    """Put configs and tools where ``mim`` finds them: copies in wheels, links in editable installs."""
+    """Put configs and tools where ``mim`` finds them: copied, or linked in editable installs."""
 
     def run(self):
         super().run()
@@ -70,7 +70,7 @@ if __name__ == '__main__':
     setup(
         name='mmdla',
         version=version['__version__'],
-        description='Layer attention for OpenMMLab: DLA-ResNet backbones for MMDetection and MMPretrain',
+        description='Layer attention for OpenMMLab: DLA-ResNet for MMDetection and MMPretrain',
         long_description=readme.read_text() if readme.exists() else '',
         long_description_content_type='text/markdown',
         license='Apache-2.0',

@@ -33,7 +33,9 @@ def test_recurrent_unit(name):
     state = None
     steps = sum(key.startswith('h') for key in fixture.numbers)
     for step in range(1, steps + 1):
-        y = torch.from_numpy(fixture.image(f'input:dsu:{step - 1}', fixture.numbers['h1'].shape)).double()
+        y = torch.from_numpy(
+            fixture.image(f'input:dsu:{step - 1}', fixture.numbers['h1'].shape)
+        ).double()
         state = unit(y, state)
         assert_close(state[0], fixture.numbers[f'h{step}'], f'h{step}')
         assert_close(state[1], fixture.numbers[f'c{step}'], f'c{step}')

@@ -81,9 +81,7 @@ def load_backbone(
         unexpected=[name for name in not_ours if name not in spare],
         missing=[name for name in missing if name not in new],
         shapes=_differing_shapes(state, own),
-        broken=[
-            name for name in own if name in state and not torch.isfinite(state[name]).all()
-        ],
+        broken=[name for name in own if name in state and not torch.isfinite(state[name]).all()],
     )
     new_attention = [name for name in new if _is_attention(name)]
     if new_attention and any(_is_attention(name) for name in state):

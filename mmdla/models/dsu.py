@@ -114,7 +114,7 @@ def check_context(context: str) -> str:
 
 
 def seen_context(state: State, context: str) -> State:
-    """The state ``(h, c)``, each (B, C), that refreshes: all of it, or the first sample's (1, C)."""
+    """The state ``(h, c)`` that refreshes: every sample's (B, C) or the first one's (1, C)."""
     h, c = state
     return (h, c) if context == 'sample' else (h[:1], c[:1])
 

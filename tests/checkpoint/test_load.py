@@ -42,10 +42,17 @@ SOURCES = {
     'mmdet-detector': (lambda: DetResNet(18), lambda s: {'state_dict': detector(s)}, {}),
     'mmpretrain': (
         lambda: PretrainResNet(18),
-        lambda s: {'meta': {}, 'state_dict': prefixed(s, 'backbone.') | {'head.fc.bias': s['bn1.bias']}},
+        lambda s: {
+            'meta': {},
+            'state_dict': prefixed(s, 'backbone.') | {'head.fc.bias': s['bn1.bias']},
+        },
         {},
     ),
-    'mmpretrain-v1d': (lambda: ResNetV1d(depth=18), lambda s: s, dict(deep_stem=True, avg_down=True)),
+    'mmpretrain-v1d': (
+        lambda: ResNetV1d(depth=18),
+        lambda s: s,
+        dict(deep_stem=True, avg_down=True),
+    ),
     'data-parallel': (lambda: DetResNet(18), lambda s: {'model': prefixed(s, 'module.')}, {}),
     'three-stages': (
         lambda: DetResNet(18),
@@ -97,7 +104,8 @@ def test_own_checkpoint_with_attention(tmp_path):
     report = load_backbone(model, str(path))
     assert not report.new
     assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), source.state_dict().values(), strict=True)
     )
 
 

@@ -51,15 +51,15 @@ def test_ruins_of_an_interrupted_set_up_are_removed(clone, monkeypatch):
     ruin = bootstrap.VENV / 'half-installed'
     ruin.touch()
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop():
-        raise Stop
+        raise StopError
 
     monkeypatch.setattr(bootstrap, 'check_system', lambda: None)
     monkeypatch.setattr(bootstrap, 'make_venv', stop)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         bootstrap.prepare()
     assert not ruin.exists()
 

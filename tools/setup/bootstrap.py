@@ -4,6 +4,8 @@ Runs on the system's Python and its standard library alone. Finished work is rec
 and reused; whatever an interrupted set-up left behind is repaired or made anew.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import hashlib
@@ -24,7 +26,7 @@ STAMP = VENV / 'mmdla-ready'
 REQUIREMENTS = ROOT / 'requirements'
 NEEDED_DISK = 9 * 2**30
 INTERRUPTED = 2
-VERIFY = 'import mmcv.ops, mmengine, mmdet.models, mmpretrain.models, mmdla'
+VERIFY = 'import mmcv.ops, mmengine, mmdet.apis, mmdet.engine, mmpretrain.apis, mmdla'
 
 
 class SetupError(RuntimeError):
@@ -80,7 +82,7 @@ def step(number: int, what: str) -> None:
 
 def check_system() -> None:
     """Refuse early what would fail late."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - this is where it is found out
         raise SetupError(f'Python >= 3.10 is needed, this is {sys.version.split()[0]}')
     if not VENV.exists() and shutil.disk_usage(ROOT).free < NEEDED_DISK:
         raise SetupError(f'{NEEDED_DISK >> 30} GB of free disk are needed in {ROOT}')
@@ -94,15 +96,29 @@ def check_system() -> None:
 
 def make_venv() -> None:
     """Create ``.venv`` with pip; also where Debian's python3-venv (ensurepip) is missing."""
-    if STAMP.exists() and subprocess.run([PYTHON, '-m', 'pip', '-V'], capture_output=True).returncode == 0:
+    if (
+        STAMP.exists()
+        and subprocess.run([PYTHON, '-m', 'pip', '-V'], capture_output=True).returncode == 0
+    ):
         return
     shutil.rmtree(VENV, ignore_errors=True)
-    if subprocess.run([sys.executable, '-c', 'import ensurepip'], capture_output=True).returncode == 0:
+    if (
+        subprocess.run([sys.executable, '-c', 'import ensurepip'], capture_output=True).returncode
+        == 0
+    ):
         run([sys.executable, '-m', 'venv', str(VENV)], 'python3 -m venv')
     else:
         run([sys.executable, '-m', 'venv', '--without-pip', str(VENV)], 'python3 -m venv')
-        run([sys.executable, '-m', 'pip', '--python', str(PYTHON), 'install', 'pip'], 'installing pip')
+        run(
+            [sys.executable, '-m', 'pip', '--python', str(PYTHON), 'install', 'pip'],
+            'installing pip',
+        )
     pip('install', '--upgrade', '-r', str(REQUIREMENTS / 'build.txt'))
+
+
+def works(python: str | Path, code: str) -> bool:
+    """Whether a Python runs a line of code."""
+    return subprocess.run([str(python), '-c', code], capture_output=True).returncode == 0
 
 
 def pip(*args: str) -> None:

@@ -4,6 +4,8 @@ pip's own cache does not know which PyTorch a wheel was compiled against, so the
 ``$MMDLA_CACHE/wheels/torch<version>-<python tag>`` (default of ``MMDLA_CACHE``: ~/.cache/mmdla).
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import os
@@ -95,7 +97,11 @@ def _build(python: Path, target: Path) -> Path:
     print(f'      compiling mmcv, log in {log}', flush=True)
     with open(log, 'w') as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
         )
         try:
             _show_progress(process, work)

@@ -61,9 +61,7 @@ class ECA(ChannelAttention):
         self, channels: int, num_blocks: int, kernel_size: int | None = None, **kwargs
     ) -> None:
         super().__init__(channels, num_blocks, **kwargs)
-        self.blocks = nn.ModuleList(
-            ChannelConv(channels, kernel_size) for _ in range(num_blocks)
-        )
+        self.blocks = nn.ModuleList(ChannelConv(channels, kernel_size) for _ in range(num_blocks))
 
 
 class ChannelConv(nn.Module):

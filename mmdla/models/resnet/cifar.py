@@ -70,7 +70,9 @@ class DLAResNet_CIFAR(DLAResNet):  # noqa: N801 - MMPretrain's ResNet_CIFAR is n
         block, layers = self.blocks_by_name[self._block_name]
         check_int('depth', depth, layers + 2)
         if (depth - 2) % layers:
-            raise ValueError(f'depth must be {layers}n + 2 for block={self._block_name!r}, got {depth}')
+            raise ValueError(
+                f'depth must be {layers}n + 2 for block={self._block_name!r}, got {depth}'
+            )
         return block, ((depth - 2) // layers,) * 3
 
     def _make_stem(self, in_channels: int, stem_channels: int) -> None:

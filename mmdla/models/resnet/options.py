@@ -81,9 +81,7 @@ def check_stem_channels(stem_channels: Any, deep_stem: bool) -> int:
     return stem_channels
 
 
-def block_width(
-    block: type, planes: int, base_channels: int, groups: int, base_width: int
-) -> int:
+def block_width(block: type, planes: int, base_channels: int, groups: int, base_width: int) -> int:
     """Channels of a block's 3x3 convolution: ``planes``, or ResNeXt's."""
     check_int('groups', groups)
     check_int('base_width', base_width)

@@ -18,7 +18,6 @@ from .host import default_norm_eval, default_stem_channels
 from .stage import ResStage
 
 
-
 @MODELS.register_module()
 class DLAResNet(BaseModule):
     """ResNet whose blocks attend to the earlier blocks of their stage.
@@ -126,7 +125,7 @@ class DLAResNet(BaseModule):
         with_cp: bool = False,
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
-        layer_attention: dict | None = dict(type='DLALight'),  # noqa: B006, C408 - never changed
+        layer_attention: dict | None = dict(type='DLALight'),  # noqa: B006 - never changed
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:

@@ -7,8 +7,6 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .recompute import checkpoint
-
 from ..layer_attention import LayerAttention
 from .recompute import checkpoint
 

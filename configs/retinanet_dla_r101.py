@@ -1,0 +1,6 @@
+# RetinaNet with a DLA-L ResNet-101.
+_base_ = './retinanet_dla_r50.py'
+
+model = dict(
+    backbone=dict(depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'))
+)

@@ -1,0 +1,101 @@
+"""Evaluate a checkpoint. The options are those of the host libraries' test tools."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
+
+import mmdla  # noqa: F401 - registers the models
+from mmdla.utils.command_line import add_common_options, parse, run
+from mmdla.utils.config import (
+    build_runner,
+    check_checkpoint,
+    load_config,
+    load_whole_checkpoint,
+    set_classification_defaults,
+)
+from mmdla.utils.data import check_data
+from mmdla.utils.data_errors import explain_data_errors
+from mmdla.utils.errors import InputError
+
+LOADERS = ('test_dataloader',)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
+    parser.add_argument('config', help='config file, e.g. configs/faster_rcnn_dla_r50.py')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='also write the predictions to a file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', help='draw the predictions into this folder of the work dir')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show waits')
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation by tta_model and tta_pipeline'
+    )
+    add_common_options(parser)
+    return parse(parser, argv)
+
+
+def draw_predictions(cfg: Config, args: argparse.Namespace) -> None:
+    """Switch the visualization hook on, which has other arguments in each host library."""
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise InputError('--show and --show-dir need default_hooks.visualization in the config')
+    if cfg.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
+    else:
+        hook.update(draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir)
+
+
+def use_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation."""
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise InputError(
+                f"--tta needs {key} in the config, e.g. from _base_ 'mmdet::retinanet/"
+                "retinanet_tta.py'"
+            )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def dump_predictions(runner: Runner, scope: str | None, path: str) -> None:
+    """Let the evaluator also write the predictions to ``path``."""
+    if scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults
+
+        metric = DumpDetResults(out_file_path=path)  # masks as RLE
+    else:
+        metric = DumpResults(out_file_path=path)
+    runner.test_evaluator.metrics.append(metric)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise InputError(f'--out must end with .pkl or .pickle, got {args.out}')
+    cfg = load_config(args)
+    check_checkpoint('checkpoint', args.checkpoint)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        draw_predictions(cfg, args)
+    if args.tta:
+        use_tta(cfg)
+    set_classification_defaults(cfg, LOADERS)
+
+    check_data(cfg, LOADERS)
+    with explain_data_errors(cfg, LOADERS):
+        runner = build_runner(cfg)
+        runner.load_checkpoint = partial(load_whole_checkpoint, runner.load_checkpoint)
+        if args.out:
+            dump_predictions(runner, cfg.get('default_scope'), args.out)
+        runner.test()
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))

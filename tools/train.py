@@ -1,0 +1,83 @@
+"""Train a detector or a classifier. The options are those of the host libraries' train tools."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+import mmdla  # noqa: F401 - registers the models
+from mmdla.utils.command_line import add_common_options, parse, run
+from mmdla.utils.config import (
+    build_runner,
+    check_checkpoint,
+    load_config,
+    set_classification_defaults,
+)
+from mmdla.utils.data import check_data
+from mmdla.utils.data_errors import explain_data_errors
+from mmdla.utils.errors import InputError
+
+LOADERS = ('train_dataloader', 'val_dataloader')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector or a classifier.')
+    parser.add_argument('config', help='config file, e.g. configs/faster_rcnn_dla_r50.py')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a value from the latest one in the work folder',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size, from auto_scale_lr.base_batch_size',
+    )
+    add_common_options(parser)
+    return parse(parser, argv)
+
+
+def use_amp(cfg: Config) -> None:
+    """Switch ``optim_wrapper`` to mixed precision."""
+    if get_device() == 'cpu':
+        raise InputError('--amp needs a GPU, none is found here')
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise InputError(f"--amp needs an optim_wrapper of type 'OptimWrapper', got {kind!r}")
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Switch the scaling of the learning rate on."""
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise InputError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+    cfg.auto_scale_lr.enable = True
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load_config(args)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        use_auto_scale_lr(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        check_checkpoint('--resume' if args.resume else 'load_from', cfg.load_from)
+    set_classification_defaults(cfg, LOADERS)
+
+    check_data(cfg, LOADERS)
+    with explain_data_errors(cfg, LOADERS):
+        build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
