@@ -1,0 +1,106 @@
+"""The shell scripts start the tools with the right options."""
+
+import os
+import stat
+import subprocess
+
+import pytest
+
+RECORDER = '#!/bin/bash\nprintf "%s\\n" "$@"\n'
+
+
+@pytest.fixture
+def script(repo, tmp_path):
+    """Run a script of ``tools/`` with stand-ins for python and srun that print what they get."""
+    for name in ('python', 'srun'):
+        path = tmp_path / name
+        path.write_text(RECORDER)
+        path.chmod(path.stat().st_mode | stat.S_IEXEC)
+
+    def run(name: str, *argv: str, **env: str) -> subprocess.CompletedProcess:
+        kept = {k: v for k, v in os.environ.items() if k in ('HOME', 'LANG')}
+        path = f'{tmp_path}:{os.environ["PATH"]}'
+        return subprocess.run(
+            [repo / 'tools' / name, *argv],
+            env={**kept, 'PATH': path, **env},
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+
+    return run
+
+
+def test_dist_train(script, repo):
+    lines = script('dist_train.sh', 'a config.py', '4', '--amp', '--cfg-options', 'a="b c"')
+    assert lines.stdout.splitlines() == [
+        '-m',
+        'torch.distributed.run',
+        '--nnodes=1',
+        '--node_rank=0',
+        '--master_addr=127.0.0.1',
+        '--master_port=29500',
+        '--nproc_per_node=4',
+        str(repo / 'tools/train.py'),
+        'a config.py',
+        '--launcher',
+        'pytorch',
+        '--amp',
+        '--cfg-options',
+        'a="b c"',
+    ]
+
+
+def test_dist_test_on_two_machines(script, repo):
+    env = dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
+    lines = script('dist_test.sh', 'c.py', 'e.pth', '8', '--tta', **env).stdout.splitlines()
+    assert {'--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=1234'} < {
+        *lines
+    }
+    tail = ['c.py', 'e.pth', '--launcher', 'pytorch', '--tta']
+    assert lines[-6:] == [str(repo / 'tools/test.py'), *tail]
+
+
+def test_slurm_train(script, repo):
+    env = dict(GPUS='16', CPUS_PER_TASK='3', SRUN_ARGS='--qos high')
+    lines = script('slurm_train.sh', 'part', 'job', 'c.py', '--resume', **env).stdout.splitlines()
+    assert lines == [
+        '-p',
+        'part',
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+        '--cpus-per-task=3',
+        '--kill-on-bad-exit=1',
+        '--qos',
+        'high',
+        'python',
+        '-u',
+        str(repo / 'tools/train.py'),
+        'c.py',
+        '--launcher',
+        'slurm',
+        '--resume',
+    ]
+
+
+def test_slurm_train_takes_the_work_dir_as_the_hosts_script(script):
+    lines = script('slurm_train.sh', 'part', 'job', 'c.py', 'out', '--amp').stdout.splitlines()
+    assert lines[-3:] == ['--work-dir', 'out', '--amp']
+
+
+def test_slurm_test_with_one_gpu(script):
+    lines = script('slurm_test.sh', 'part', 'job', 'c.py', 'e.pth', GPUS='1').stdout.splitlines()
+    assert {'--gres=gpu:1', '--ntasks=1', '--ntasks-per-node=1'} < {*lines}
+    assert lines[-4:] == ['c.py', 'e.pth', '--launcher', 'slurm']
+
+
+@pytest.mark.parametrize(
+    'name', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
+def test_usage(script, name):
+    result = script(name, 'one')
+    assert result.returncode == 2
+    assert f'tools/{name}' in result.stderr
+    assert result.stdout == ''

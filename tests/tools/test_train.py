@@ -1,0 +1,151 @@
+"""``tools/train.py``: its options, and what it says to bad input."""
+
+import json
+
+import pytest
+
+
+def log_of(work_dir) -> list[dict]:
+    (file,) = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_resume_goes_on_where_training_stopped(cli, small_run, tmp_path):
+    assert cli('train', *small_run)[0] == 0
+    checkpoint = tmp_path / 'run/epoch_1.pth'
+    assert checkpoint.is_file()
+    go_on = [small_run[0], '--work-dir', tmp_path / 'more', '--resume', checkpoint]
+    assert cli('train', *go_on, '--cfg-options', 'train_cfg.max_epochs=2')[0] == 0
+    epochs = [line['epoch'] for line in log_of(tmp_path / 'more') if 'loss' in line]
+    assert epochs == [2, 2]
+
+    auto = [small_run[0], '--work-dir', tmp_path / 'more', '--resume']
+    assert cli('train', *auto, '--cfg-options', 'train_cfg.max_epochs=3')[0] == 0
+    assert (tmp_path / 'more/epoch_3.pth').is_file()
+
+
+def test_auto_scale_lr_scales_with_the_batch(cli, small_run, tmp_path):
+    options = ['--auto-scale-lr', '--cfg-options', 'param_scheduler=None']
+    assert cli('train', *small_run, *options)[0] == 0
+    assert log_of(tmp_path / 'run')[0]['lr'] == pytest.approx(0.01 / 16)
+
+
+def test_coco_not_there(run_process, repo, tmp_path):
+    """Through a process of its own: exit code, one message, nothing left behind."""
+    config = repo / 'configs/faster_rcnn_dla_r50.py'
+    result = run_process('tools/train.py', config, cwd=tmp_path)
+    assert result.returncode == 2
+    assert 'Traceback' not in result.stderr
+    message = result.stderr[result.stderr.index('error:') :]
+    assert str(tmp_path / 'data/coco') in message
+    for name in ('train2017/', 'val2017/', 'instances_train2017.json', 'instances_val2017.json'):
+        assert name in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_such_config(cli, repo):
+    code, message = cli('train', repo / 'configs/faster_rcnn_dla_r51.py')
+    assert code == 2
+    assert "did you mean 'faster_rcnn_dla_r50.py'" in message
+
+
+def test_config_of_a_library_that_is_not_installed(cli, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text("custom_imports = dict(imports=['no_such_library'])\nmodel = dict()\n")
+    code, message = cli('train', config)
+    assert code == 2
+    assert 'no_such_library' in message
+
+
+def test_no_checkpoint_to_resume_from(cli, small_run):
+    code, message = cli('train', *small_run, '--resume', 'nowhere.pth')
+    assert code == 2
+    assert '--resume: no checkpoint file nowhere.pth' in message
+
+
+@pytest.mark.parametrize('option', ['train_cg.max_epochs=1', 'train_dataloader.dataset.x.y.z'])
+def test_bad_cfg_options(cli, small_run, option):
+    try:
+        code, message = cli('train', *small_run, '--cfg-options', option)
+    except SystemExit as error:  # as argparse does
+        code, message = error.code, None
+    assert code == 2
+    assert message is None or "did you mean 'train_cfg'" in message
+
+
+@pytest.mark.parametrize(
+    'option', [['--amp'], ['--launcher', 'pytorch'], ['--launcher', 'slurm']], ids=' '.join
+)
+def test_what_needs_a_gpu_says_so(cli, small_run, option, tool, monkeypatch):
+    monkeypatch.setattr('mmdla.utils.config.get_device', lambda: 'cpu')
+    monkeypatch.setitem(tool('train').__globals__, 'get_device', lambda: 'cpu')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    code, message = cli('train', *small_run, *option)
+    assert code == 2
+    assert 'GPU' in message
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setenv('SLURM_LOCALID', '1')
+    code, message = cli('train', *small_run, *option)
+    assert code == 2
+    assert ('GPU' in message) == (option == ['--amp'])
+
+
+def test_auto_scale_lr_without_a_batch_size(cli, small_run):
+    options = ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None']
+    code, message = cli('train', *small_run, *options)
+    assert code == 2
+    assert 'base_batch_size' in message
+
+
+@pytest.mark.parametrize('depth', [None, 101])
+def test_backbone_weights_that_do_not_fit(cli, repo, own_coco, resnet_checkpoint, tmp_path, depth):
+    weights = tmp_path / 'none.pth' if depth is None else resnet_checkpoint(depth)
+    options = [*own_coco[1], f'model.backbone.init_cfg.checkpoint={weights}']
+    config = repo / 'configs/retinanet_dla_r50.py'
+    code, message = cli('train', config, '--work-dir', tmp_path / 'run', *options)
+    assert code == 2
+    assert str(weights) in message
+
+
+def test_broken_annotations(cli, small_run, own_coco):
+    root, options = own_coco
+    annotations = root / 'annotations/instances_train2017.json'
+    annotations.write_text(annotations.read_text()[:-200])
+    code, message = cli('train', *small_run, *options)
+    assert code == 2
+    assert str(annotations) in message
+    assert 'line 1, column' in message
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('content', [b'', b'\xff\xd8\xff no picture'], ids=['empty', 'garbage'])
+def test_broken_picture(cli, small_run, own_coco, content, workers):
+    root, options = own_coco
+    for picture in root.glob('train2017/*.jpg'):
+        picture.write_bytes(content)
+    code, message = cli('train', *small_run, *options, f'train_dataloader.num_workers={workers}')
+    assert code == 2
+    assert str(root / 'train2017/00000000000') in message
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_missing_picture(cli, small_run, own_coco, workers):
+    root, options = own_coco
+    for picture in root.glob('train2017/*.jpg'):
+        picture.unlink()
+    code, message = cli('train', *small_run, *options, f'train_dataloader.num_workers={workers}')
+    assert code == 2
+    assert 'train2017/00000000000' in message
+    assert 'not there' in message
+
+
+def test_annotations_of_other_classes(cli, small_run, own_coco):
+    root, options = own_coco
+    annotations = root / 'annotations/instances_train2017.json'
+    content = json.loads(annotations.read_text())
+    content['categories'] = [dict(id=c['id'], name=f'x{c["id"]}') for c in content['categories']]
+    annotations.write_text(json.dumps(content))
+    code, message = cli('train', *small_run, *options)
+    assert code == 2
+    assert 'classes' in message
+    assert str(annotations) in message
