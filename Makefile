@@ -1,6 +1,11 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
+# Without MMDLA_CUDA=1 mmcv is compiled for the CPU only, and detectors need its ops.
+ifneq ($(MMDLA_CUDA),1)
+export CUDA_VISIBLE_DEVICES :=
+endif
+
 .PHONY: help setup demo test lint format clean
 
 help:
@@ -8,6 +13,7 @@ help:
 	@echo 'make test    set up, lint, run every test'
 	@echo 'make setup   only prepare .venv (the pinned stack of requirements/onedl.txt)'
 	@echo 'make lint    check style;  make format  correct it'
+	@echo 'With MMDLA_CUDA=1 mmcv is compiled for the GPU too, which needs nvcc'
 	@echo 'make clean   remove .venv and work_dirs; the built mmcv stays in the cache'
 
 setup:

@@ -48,7 +48,9 @@ class BuildWithMim(build_py):
 
 def put_mim_files(folder: Path, link: bool) -> None:
     """Fill ``folder`` anew with what there is of ``MIM_FILES``."""
-    if folder.is_dir():
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     for name in MIM_FILES:

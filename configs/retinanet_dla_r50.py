@@ -4,14 +4,11 @@ custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
 
 # From the base: torchvision's ResNet-50 weights, norm_eval=True, and frozen_stages=1, which
 # freezes the stem and the first stage but not the attention there: that is new and must learn.
-# Its norm layers start at zero, so that training starts from the features of the ResNet.
+# It starts as the identity, so that training starts from the features of the ResNet.
 model = dict(
     backbone=dict(
         type='DLAResNet',
-        layer_attention=dict(
-            type='DLALight',
-            reduction=20,
-            init_cfg=dict(type='Constant', layer='_BatchNorm', val=0),
-        ),
+        zero_init_attention=True,
+        layer_attention=dict(type='DLALight', reduction=20),
     )
 )

@@ -3,11 +3,14 @@
 from .errors import CheckpointError
 from .load import LoadReport, load_backbone
 from .read import read_state_dict
+from .recognise import Release, convert_checkpoint
 from .released import convert_released
 
 __all__ = [
     'CheckpointError',
     'LoadReport',
+    'Release',
+    'convert_checkpoint',
     'convert_released',
     'load_backbone',
     'read_state_dict',

@@ -86,13 +86,13 @@ def load_backbone(
     new_attention = [name for name in new if _is_attention(name)]
     if new_attention and any(_is_attention(name) for name in state):
         problems.append(f'attention weights missing: {some(new_attention)}')
-    if model.freeze_attention:
+    if model.freeze_attention and not model.zero_init_attention:
         frozen = tuple(f'layer{i + 1}.' for i in range(model.frozen_stages))
         untrained = [name for name in new_attention if name.startswith(frozen)]
         if untrained:
             problems.append(
-                'freeze_attention=True would freeze attention that nothing has trained: '
-                + some(untrained)
+                'freeze_attention=True without zero_init_attention would freeze attention '
+                f'that nothing has trained: {some(untrained)}'
             )
     if problems:
         raise CheckpointError(

@@ -1,6 +1,8 @@
 """The cache of the compiled mmcv: its key, what it accepts and what it does with ruins."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+OPS = 'x = 1'
 
 
 def load(name):
@@ -18,25 +21,45 @@ def load(name):
 
 
 mmcv_wheel = load('mmcv_wheel')
+WHEEL = f'onedl_mmcv-{mmcv_wheel.pin("onedl-mmcv", "mmcv.txt")}-any.whl'
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('MMDLA_CACHE', str(tmp_path))
+    monkeypatch.delenv('MMDLA_CUDA', raising=False)
+    monkeypatch.setattr(mmcv_wheel, 'NEEDED_BY_MMCV', 'import json')
+    monkeypatch.setattr(mmcv_wheel, 'POLL_SECONDS', 0.1)
     folder = mmcv_wheel.folder(sys.version_info)
     folder.mkdir(parents=True)
     return folder
 
 
-def put_wheel(folder, name='mmcv/_ext.so'):
-    path = folder / f'onedl_mmcv-{mmcv_wheel.pin("onedl-mmcv", "mmcv.txt")}-any.whl'
+def put_wheel(folder, extension='mmcv/_ext.so', ops=OPS):
+    path = folder / WHEEL
     with zipfile.ZipFile(path, 'w') as archive:
-        archive.writestr(name, b'ops' * 1000)
+        archive.writestr(extension, b'ops' * 1000)
+        archive.writestr('mmcv/__init__.py', '')
+        archive.writestr('mmcv/ops.py', ops)
     return path
 
 
-def test_key_names_torch_and_python(cache):
-    assert cache.name == f'torch{mmcv_wheel.pin("torch", "onedl.txt")}-cp3{sys.version_info[1]}'
+def python_whose_pip(folder, script):
+    """A Python whose ``-m pip wheel … -w DIR -r FILE`` runs a shell script, with $dir set."""
+    python = folder / 'python'
+    python.write_text(
+        f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n'
+        f'while [ "$1" != -w ]; do shift; done; dir=$2\n{script}\n'
+    )
+    python.chmod(0o755)
+    return python
+
+
+def test_key_names_torch_and_python(cache, monkeypatch):
+    key = f'torch{mmcv_wheel.pin("torch", "onedl.txt")}-cp3{sys.version_info[1]}'
+    assert cache.name == key
+    monkeypatch.setenv('MMDLA_CUDA', '1')
+    assert mmcv_wheel.folder(sys.version_info).name == f'{key}-cuda'
 
 
 def test_a_whole_wheel_is_used(cache):
@@ -50,7 +73,7 @@ def test_damaged_wheels_are_not(cache):
     wheel = put_wheel(cache)
     wheel.write_bytes(wheel.read_bytes()[:500])
     assert mmcv_wheel.cached(sys.version_info) is None
-    put_wheel(cache, name='mmcv/without_ops.py')
+    put_wheel(cache, extension='mmcv/without_ops.py')
     assert mmcv_wheel.cached(sys.version_info) is None
 
 
@@ -58,20 +81,70 @@ def test_a_killed_build_is_cleared(cache):
     (cache / 'build-123' / 'deep').mkdir(parents=True)
     put_wheel(cache)
     mmcv_wheel.get(Path(sys.executable))
-    assert not (cache / 'build-123').exists()
+    assert not list(cache.glob('build-*'))
 
 
-def test_failed_build_says_where_to_look_and_leaves_no_wheel(cache, tmp_path, monkeypatch):
-    python = tmp_path / 'python'
-    python.write_text(
-        f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n'
-        'echo compiler: out of memory; exit 1\n'
-    )
-    python.chmod(0o755)
-    monkeypatch.setattr(mmcv_wheel, 'POLL_SECONDS', 0.1)
-    with pytest.raises(mmcv_wheel.BuildError, match=r'(?s)build\.log.*out of memory'):
-        mmcv_wheel.get(python)
+def test_wheel_is_accepted_when_it_is_built_and_works(cache, tmp_path):
+    good = put_wheel(tmp_path)
+    python = python_whose_pip(tmp_path, f'cp {good} "$dir"; echo built')
+    assert mmcv_wheel.get(python) == cache / WHEEL
+    assert mmcv_wheel.is_whole(cache / WHEEL)
+    assert not list(cache.glob('build-*'))
+
+
+def test_wheel_for_another_torch_is_replaced(cache, tmp_path):
+    good = put_wheel(tmp_path)
+    put_wheel(cache, ops='raise ImportError("undefined symbol")')
+    mmcv_wheel.get(python_whose_pip(tmp_path, f'cp {good} "$dir"'))
+    assert zipfile.ZipFile(cache / WHEEL).read('mmcv/ops.py').decode() == OPS
+
+
+def test_wheel_is_kept_when_the_environment_is_at_fault(cache, tmp_path, monkeypatch):
+    wheel = put_wheel(cache)
+    monkeypatch.setattr(mmcv_wheel, 'NEEDED_BY_MMCV', 'raise ImportError("no torch")')
+    with pytest.raises(mmcv_wheel.BuildError, match=r'(?s)\.venv is damaged.*no torch'):
+        mmcv_wheel.get(Path(sys.executable))
+    assert wheel.exists()
+
+
+@pytest.mark.parametrize(
+    ('script', 'words'),
+    [
+        ('echo compiler: out of memory; exit 1', r'(?s)exit code 1\b.*build\.log.*out of memory'),
+        ('echo half > "$dir"/' + WHEEL, 'could not be compiled'),
+        ('cp bad.whl "$dir"/' + WHEEL, r'(?s)does not work.*undefined symbol'),
+    ],
+)
+def test_failed_build_says_why_and_leaves_no_wheel(cache, tmp_path, monkeypatch, script, words):
+    put_wheel(tmp_path, ops='raise ImportError("undefined symbol")').rename(tmp_path / 'bad.whl')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(mmcv_wheel.BuildError, match=words):
+        mmcv_wheel.get(python_whose_pip(tmp_path, script))
     assert not list(cache.glob('*.whl'))
+
+
+def test_second_set_up_waits_for_the_first(cache, tmp_path):
+    good = put_wheel(tmp_path)
+    script = f'echo x >> {tmp_path}/builds; sleep 1; cp {good} "$dir"'
+    python = python_whose_pip(tmp_path, script)
+    code = (
+        'import sys, pathlib, mmcv_wheel as m; m.NEEDED_BY_MMCV = "import json"; m.POLL_SECONDS = 1;'
+        'print(m.get(pathlib.Path(sys.argv[1])))'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT / 'tools' / 'setup')}
+    both = [
+        subprocess.Popen(
+            [sys.executable, '-c', code, str(python)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert all(text.splitlines()[-1] == str(cache / WHEEL) for text in said)
+    assert any('waiting' in text for text in said)
+    assert (tmp_path / 'builds').read_text() == 'x\n'
 
 
 def test_progress_counts_compiled_files(tmp_path):

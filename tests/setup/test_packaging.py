@@ -1,7 +1,10 @@
 """What an installed mmdla carries, and what it asks for."""
 
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,30 +14,85 @@ from test_mmcv_wheel import ROOT
 import mmdla
 from mmdla import _dependencies
 
-
-def test_editable_install_has_mim_files():
-    folder = Path(mmdla.__file__).parent / '.mim'
-    assert (folder / 'configs' / 'faster_rcnn_dla_r50.py').is_file()
-    assert (folder / 'tools' / 'train.py').is_file()
-    assert all(path.exists() for path in folder.iterdir()), 'dangling link'
+PACKAGE = ('mmdla', 'configs', 'tools', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md')
 
 
-def test_wheel_has_mim_files_and_requires_nothing(tmp_path):
-    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation']
-    subprocess.run([*command, '-w', str(tmp_path), str(ROOT)], check=True)
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A copy of the sources, so that building leaves nothing in the clone."""
+    folder = tmp_path_factory.mktemp('source')
+    unwanted = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in PACKAGE:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, folder / name, ignore=unwanted)
+        else:
+            shutil.copy2(path, folder)
+    return folder
+
+
+def build(hook, source, target):
+    """Call one hook of the build backend, as pip does."""
+    code = f'from setuptools.build_meta import {hook}; {hook}({str(target)!r})'
+    subprocess.run([sys.executable, '-c', code], cwd=source, check=True, capture_output=True)
+
+
+def test_wheel_has_mim_files_and_requires_nothing(source, tmp_path):
+    build('build_wheel', source, tmp_path)
     (wheel,) = tmp_path.glob('mmdla-*.whl')
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        (metadata,) = (n for n in names if n.endswith('METADATA'))
+        (metadata,) = (name for name in names if name.endswith('METADATA'))
         text = archive.read(metadata).decode()
-    assert 'mmdla/.mim/configs/faster_rcnn_dla_r50.py' in names
+    configs = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')]
+    assert configs and {f'mmdla/.mim/{name}' for name in configs} <= set(names)
     assert 'mmdla/.mim/tools/dist_train.sh' in names
     requires = [line for line in text.splitlines() if line.startswith('Requires-Dist')]
     assert requires and all('extra ==' in line for line in requires)
     assert {'Provides-Extra: onedl', 'Provides-Extra: openmmlab'} <= set(text.splitlines())
 
 
-def test_message_without_openmmlab(monkeypatch):
-    monkeypatch.setattr(_dependencies, 'find_spec', lambda name: None if name == 'mmcv' else name)
-    with pytest.raises(ImportError, match=r'(?s)mmcv, which is not.*mmdla\[onedl\].*\[openmmlab\]'):
+def test_sdist_has_what_the_wheel_is_made_of(source, tmp_path):
+    build('build_sdist', source, tmp_path)
+    (sdist,) = tmp_path.glob('mmdla-*.tar.gz')
+    with tarfile.open(sdist) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
+    assert {'configs/faster_rcnn_dla_r50.py', 'tools/dist_train.sh', 'setup.py'} <= names
+    assert not any(name.startswith('mmdla/.mim') for name in names)
+
+
+@pytest.mark.parametrize('before', ['nothing', 'folder', 'dangling link'])
+def test_editable_install_links_mim_files(source, tmp_path, before):
+    folder = source / 'mmdla' / '.mim'
+    shutil.rmtree(folder, ignore_errors=True)
+    if before == 'folder':
+        folder.mkdir()
+        (folder / 'gone.yml').symlink_to('/nowhere/gone.yml')
+    elif before == 'dangling link':
+        folder.symlink_to('/nowhere')
+    build('build_editable', source, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ['configs', 'tools']
+    assert (folder / 'configs' / 'faster_rcnn_dla_r50.py').samefile(
+        source / 'configs' / 'faster_rcnn_dla_r50.py'
+    )
+
+
+def test_this_install_has_mim_files():
+    folder = Path(mmdla.__file__).parent / '.mim'
+    assert (folder / 'tools' / 'train.py').is_file()
+    assert all(path.exists() for path in folder.iterdir()), 'dangling link'
+
+
+def test_extra_names_the_stack_that_is_set_up():
+    extra = re.search(r"'onedl': \[(.*?)\]", (ROOT / 'setup.py').read_text(), re.S)[1]
+    pins = '\n'.join(path.read_text() for path in (ROOT / 'requirements').glob('*.txt'))
+    for requirement in re.findall(r"'(.*?)'", extra):
+        assert re.search(rf'^{re.escape(requirement)}$', pins, re.M), requirement
+
+
+@pytest.mark.parametrize('missing', ['mmcv', 'mmengine'])
+def test_message_without_openmmlab(monkeypatch, missing):
+    monkeypatch.setattr(_dependencies, 'find_spec', lambda name: None if name == missing else name)
+    words = rf'(?s){missing}, which is not.*mmdla\[onedl\].*\[openmmlab\]'
+    with pytest.raises(ImportError, match=words):
         _dependencies.check_dependencies()

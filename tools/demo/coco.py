@@ -20,6 +20,8 @@ TRAIN_STEP = 128  # training tiles overlap, held-out ones do not
 KEEP = 0.5  # a box cut by a tile's edge counts if this part of its area is left ...
 IGNORE = 0.1  # ... and is neither right nor wrong (COCO's crowd) if this part is
 CATEGORIES = [dict(id=1, name='Tree')]
+MANIFEST = 'manifest.json'
+RULES = [TILE, TRAIN_PART, TRAIN_STEP, KEEP, IGNORE]
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def convert(photos: list[Photo], folder: Path) -> dict[str, dict]:
         (part_folder / 'annotations' / f'{part}.json').write_text(json.dumps(coco))
         written[part] = coco
     check(photos, written)
+    write_manifest(part_folder)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part_folder, folder)
     return written
@@ -130,8 +133,7 @@ def check(photos: list[Photo], written: dict[str, dict]) -> None:
     """Check what was converted against the photographs.
 
     Raises:
-        AnnotationError: A part is empty, a box leaves its tile, a box of the photographs that
-            lies whole in a part is in none of its tiles, or the parts share a pixel.
+        AnnotationError: A part is empty, a box leaves its tile, or the parts share a pixel.
     """
     covered = {photo.name: dict.fromkeys(('train', 'val')) for photo in photos}
     for part, coco in written.items():
@@ -152,12 +154,17 @@ def check(photos: list[Photo], written: dict[str, dict]) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a converted data set is there, with all of its tiles."""
-    for part in ('train', 'val'):
-        try:
-            coco = json.loads((folder / 'annotations' / f'{part}.json').read_text())
-        except (OSError, ValueError):
-            return False
-        if not all((folder / part / image['file_name']).is_file() for image in coco['images']):
-            return False
-    return True
+    """Whether a data set is there that was converted by these rules, with all of its files."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        sizes = {name: (folder / name).stat().st_size for name in manifest['files']}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return manifest == dict(rules=RULES, files=sizes)
+
+
+def write_manifest(folder: Path) -> None:
+    """Note the rules of the conversion, and all files with their sizes."""
+    files = sorted(path for path in folder.rglob('*') if path.is_file())
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    (folder / MANIFEST).write_text(json.dumps(dict(rules=RULES, files=sizes)))

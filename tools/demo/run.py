@@ -43,6 +43,14 @@ def prepare_data() -> None:
         print(f'{part:5}: {len(written["images"])} tiles, {boxes} crowns')
 
 
+def remove_earlier(work_dir: Path) -> None:
+    """Remove what an earlier demo, finished or not, left in its folder, and nothing else."""
+    for name in ('run', 'test', 'tiles'):
+        shutil.rmtree(work_dir / name, ignore_errors=True)
+    for name in ('predictions.pkl', 'held_out.png', 'curves.png', 'results.json'):
+        (work_dir / name).unlink(missing_ok=True)
+
+
 def tool(name: str, *args: str) -> None:
     """Run one of the tools, its output shown."""
     command = [sys.executable, str(ROOT / 'tools' / name), str(CONFIG), *args]
@@ -56,7 +64,7 @@ def main() -> None:
     prepare_data()
     work_dir = args.work_dir.resolve()
     run_dir = work_dir / 'run'
-    shutil.rmtree(work_dir, ignore_errors=True)  # an earlier run, finished or not
+    remove_earlier(work_dir)
     options = [f'randomness.seed={args.seed}']
     if args.attention == 'none':
         options.append('model.backbone.layer_attention=None')

@@ -19,7 +19,9 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / 'requirements'
 POLL_SECONDS = 10
-USUAL_MINUTES = 13
+USUAL = '12-13 minutes on 2 cores'
+MEMORY_PER_JOB = 2 * 2**30
+NEEDED_BY_MMCV = 'import torch, mmengine, cv2'  # without these no wheel of mmcv can be judged
 
 
 class BuildError(RuntimeError):
@@ -34,11 +36,16 @@ def pin(package: str, file: str) -> str:
     return match[1]
 
 
+def with_cuda() -> bool:
+    """Whether CUDA ops are compiled too, which needs nvcc of PyTorch's own CUDA version."""
+    return os.environ.get('MMDLA_CUDA') == '1'
+
+
 def folder(version_info) -> Path:
     """Where the wheel for this Python and the pinned PyTorch lies."""
-    cache = Path(os.environ.get('MMDLA_CACHE') or Path.home() / '.cache' / 'mmdla')
+    cache = Path(os.environ.get('MMDLA_CACHE') or Path.home() / '.cache' / 'mmdla').absolute()
     key = f'torch{pin("torch", "onedl.txt")}-cp{version_info[0]}{version_info[1]}'
-    return cache / 'wheels' / key
+    return cache / 'wheels' / (key + '-cuda' * with_cuda())
 
 
 def cached(version_info) -> Path | None:
@@ -70,14 +77,37 @@ def get(python: Path) -> Path:
     target = folder(version_info)
     target.mkdir(parents=True, exist_ok=True)
     with _only_one(target):
-        for part in target.glob('build-*'):  # of a build that was killed
+        for part in target.glob('build-*'):  # of a build that was killed; what still runs ends
             shutil.rmtree(part, ignore_errors=True)
         wheel = cached(version_info)
-        if wheel is None:
-            wheel = _build(python, target)
-        else:
-            print(f'      using {wheel}')
-        return wheel
+        if wheel is not None:
+            trouble = why_not_importable(python, wheel)
+            if not trouble:
+                print(f'      using {wheel}', flush=True)
+                return wheel
+            print(f'      {wheel} does not work here, compiling it anew:\n{trouble}', flush=True)
+        return _build(python, target)
+
+
+def why_not_importable(python: Path, wheel: Path) -> str:
+    """Unpack a wheel, import its ops; the end of the error message, '' if there is none."""
+    work = wheel.parent / f'build-check-{os.getpid()}'
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(work)
+        environment = {**os.environ, 'PYTHONPATH': str(work)}
+        for code in (NEEDED_BY_MMCV, 'import mmcv.ops'):
+            result = subprocess.run(
+                [str(python), '-c', code], env=environment, cwd=work, capture_output=True, text=True
+            )
+            trouble = '\n'.join(result.stderr.splitlines()[-5:])
+            if result.returncode and code == NEEDED_BY_MMCV:
+                raise BuildError(f'.venv is damaged (make clean removes it):\n{trouble}')
+            if result.returncode:
+                return trouble or f'exit code {result.returncode}'
+        return ''
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _version_info(python: Path) -> tuple[int, int]:
@@ -89,18 +119,17 @@ def _build(python: Path, target: Path) -> Path:
     work = target / f'build-{os.getpid()}'
     work.mkdir()
     log = target / 'build.log'
+    log.unlink(missing_ok=True)  # a build that was killed may still write to the old one
     command = [str(python), '-m', 'pip', 'wheel', '-v', '--no-deps', '--no-build-isolation']
     command += ['--no-cache-dir', '--no-binary', 'onedl-mmcv', '-w', str(work)]
     command += ['-r', str(REQUIREMENTS / 'mmcv.txt')]
-    environment = {**os.environ, 'MMCV_WITH_OPS': '1', 'TMPDIR': str(work)}
-    environment['PATH'] = f'{python.parent}{os.pathsep}{environment["PATH"]}'  # its ninja
-    print(f'      compiling mmcv, log in {log}', flush=True)
+    print(f'      compiling ({USUAL}), log in {log}', flush=True)
     with open(log, 'w') as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=_build_environment(python, work),
             start_new_session=True,
         )
         try:
@@ -108,15 +137,31 @@ def _build(python: Path, target: Path) -> Path:
         except BaseException:
             os.killpg(process.pid, 9)
             process.wait()
+            shutil.rmtree(work, ignore_errors=True)
             raise
     wheels = list(work.glob('onedl_mmcv-*.whl'))
     if process.returncode or not wheels or not is_whole(wheels[0]):
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-15:])
-        raise BuildError(f'mmcv could not be compiled; the end of {log}:\n{tail}')
+        lines = log.read_text(errors='replace').splitlines()[-15:]
+        tail = '\n'.join(line[:300] for line in lines)  # compilers' command lines are long
+        how = f'exit code {process.returncode}'
+        raise BuildError(f'mmcv could not be compiled ({how}); the end of {log}:\n{tail}')
+    trouble = why_not_importable(python, wheels[0])
+    if trouble:
+        raise BuildError(f'mmcv was compiled (log in {log}) but does not work:\n{trouble}')
     wheel = target / wheels[0].name
     os.replace(wheels[0], wheel)
     shutil.rmtree(work, ignore_errors=True)
     return wheel
+
+
+def _build_environment(python: Path, work: Path) -> dict[str, str]:
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    jobs = max(1, min(len(os.sched_getaffinity(0)), memory // MEMORY_PER_JOB))
+    environment = {'MAX_JOBS': str(jobs), **os.environ, 'MMCV_WITH_OPS': '1', 'TMPDIR': str(work)}
+    environment['PATH'] = f'{python.parent}{os.pathsep}{environment["PATH"]}'  # its ninja
+    # mmcv asks PyTorch whether there is a GPU, not whether there is a compiler for it.
+    environment |= {'FORCE_CUDA': '1'} if with_cuda() else {'CUDA_VISIBLE_DEVICES': ''}
+    return environment
 
 
 def _show_progress(process: subprocess.Popen, work: Path) -> None:
@@ -136,7 +181,7 @@ def progress(work: Path, elapsed: float) -> str:
     done = sum(1 for _ in work.rglob('*.o'))
     minutes = elapsed / 60
     if not total or not done:
-        return f'{minutes:4.1f} min, preparing; about {USUAL_MINUTES} min in all on 2 cores'
+        return f'{minutes:4.1f} min, preparing; {USUAL} in all'
     left = minutes * (total - done) / done
     return f'{minutes:4.1f} min, {done}/{total} files compiled, about {left:.0f} min left'
 

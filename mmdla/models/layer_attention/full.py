@@ -82,9 +82,13 @@ class MRLABase(LayerAttention):
     ) -> None:
         super().__init__(channels, num_blocks, norm_cfg, init_cfg)
         self.blocks = nn.ModuleList(
-            Heads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
+            FullHeads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
             for _ in range(num_blocks)
         )
+
+    def start_as_identity(self):
+        for heads in self.blocks:
+            heads.start_with_zero_scale()
 
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]
@@ -94,7 +98,7 @@ class MRLABase(LayerAttention):
         state = earlier.append(k, heads.value(x))
         weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
         o = contract(heads.per_channel(weight) * state.gates, state.values)  # (B, C, H, W)
-        return x + heads.drop_path(heads.norm(o).relu()), state
+        return x + heads.drop_path(heads.output(o)), state
 
     def refresh(self, y: Tensor, state: Earlier | None) -> Earlier:
         """What the block sees of the earlier ones: here their keys and values as they were."""
@@ -151,6 +155,28 @@ class DLABase(MRLABase):
             values=state.values,
             context=context,
         )
+
+
+class FullHeads(Heads):
+    """:class:`Heads` of one block, with an optional scale (C, 1, 1) of its output.
+
+    The scale is there only for the start as the identity. Zero norm weights, which serve MRLA-L and
+    DLA-L, would never leave zero here: the gradient of the ReLU behind them is zero there.
+    """
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.scale: nn.Parameter | None = None
+
+    def start_with_zero_scale(self) -> None:
+        if self.scale is None:
+            self.scale = nn.Parameter(self.norm.weight.new_empty(self.norm.weight.numel(), 1, 1))
+        nn.init.zeros_(self.scale)
+
+    def output(self, o: Tensor) -> Tensor:
+        """``ReLU(BN(o))``, scaled: (B, C, H, W) to the same."""
+        o = self.norm(o).relu()
+        return o if self.scale is None else self.scale * o
 
 
 def contract(weight: Tensor, values: tuple[Tensor, ...]) -> Tensor:

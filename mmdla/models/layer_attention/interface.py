@@ -35,6 +35,19 @@ class LayerAttention(BaseModule):
         self.num_blocks = check_int('num_blocks', num_blocks)
         self.norm_cfg = norm_cfg or dict(type='BN')
 
+    def start_as_identity(self) -> None:
+        """Change the parameters so that the stage computes what it would without attention.
+
+        It must still learn from there. What can do that overrides this method.
+
+        Raises:
+            ValueError: This attention cannot be the identity.
+        """
+        raise ValueError(
+            f'zero_init_attention needs an attention that adds to the block, '
+            f'{type(self).__name__} does not'
+        )
+
     def recalibrate(self, index: int, residual: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Change the residual branch of block ``index`` before the shortcut is added.
 

@@ -46,6 +46,11 @@ class MRLALight(LayerAttention):
             for _ in range(num_blocks)
         )
 
+    def start_as_identity(self):
+        for heads in self.blocks:
+            nn.init.zeros_(heads.norm.weight)
+            nn.init.zeros_(heads.norm.bias)
+
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]
         y = pool(x)  # (B, C)

@@ -68,6 +68,9 @@ class DLAResNet(BaseModule):
         layer_attention (dict, optional): Config of the :class:`LayerAttention`, e.g.
             ``dict(type='DLALight', reduction=16)``; None for a plain ResNet.
             Default: ``dict(type='DLALight')``.
+        zero_init_attention (bool): Let the attention start as the identity, so that the network
+            starts as the ResNet whose weights it loads. For attentions that add to the block.
+            Default: False.
         pretrained (str, optional): Checkpoint; short for ``init_cfg`` with ``Pretrained``.
         init_cfg (dict | list[dict], optional): Initialization config. ``Pretrained`` accepts
             ResNet checkpoints and those of this class, reports what it loaded and refuses
@@ -126,6 +129,7 @@ class DLAResNet(BaseModule):
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
         layer_attention: dict | None = dict(type='DLALight'),  # noqa: B006 - never changed
+        zero_init_attention: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -142,6 +146,7 @@ class DLAResNet(BaseModule):
             'norm_eval', default_norm_eval() if norm_eval is None else norm_eval
         )
         self.zero_init_residual = check_bool('zero_init_residual', zero_init_residual)
+        self.zero_init_attention = check_bool('zero_init_attention', zero_init_attention)
         self.conv_cfg = check_cfg('conv_cfg', conv_cfg, optional=True)
         self.norm_cfg = check_cfg('norm_cfg', norm_cfg or dict(type='BN'))
 
@@ -177,6 +182,7 @@ class DLAResNet(BaseModule):
             attention = build_layer_attention(layer_attention, channels, num_blocks, self.norm_cfg)
             self.add_module(f'layer{i + 1}', ResStage(blocks, attention, with_cp))
         self.feat_dim = channels
+        self._start_attention()
         self._freeze_stages()
 
     def _architecture(self, depth: int) -> tuple[type, tuple[int, ...]]:
@@ -274,12 +280,21 @@ class DLAResNet(BaseModule):
         if self.is_init:
             return super().init_weights()  # warns
         super().init_weights()
+        self._start_attention()
         if self.pretrained_cfg is not None:
             load_backbone(self, **{k: v for k, v in self.pretrained_cfg.items() if k != 'type'})
         elif self.zero_init_residual:
             for stage in self.stages:
                 for block in stage:
                     block.zero_init_last_norm()
+
+    def _start_attention(self) -> None:
+        if not self.zero_init_attention:
+            return
+        for stage in self.stages:
+            if stage.attention is None:
+                raise ValueError('zero_init_attention needs a layer_attention, got None')
+            stage.attention.start_as_identity()
 
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:

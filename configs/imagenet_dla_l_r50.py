@@ -1,0 +1,2 @@
+_base_ = '_base_/imagenet.py'
+model = dict(backbone=dict(layer_attention=dict(type='DLALight', reduction=16, drop_path_rate=0.2)))

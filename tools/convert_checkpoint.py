@@ -1,0 +1,44 @@
+"""Turn a checkpoint of the DLA or MRLA authors into one of ours."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mmdla import __version__
+from mmdla.checkpoint import CheckpointError, convert_checkpoint, read_state_dict
+from mmdla.checkpoint.recognise import describe
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', help='released checkpoint: CIFAR, ImageNet or detection')
+    parser.add_argument('target', type=Path, help='where the converted checkpoint goes')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.target.exists() and args.target.samefile(args.source):
+        raise CheckpointError(f'{args.target} is the source: choose another name')
+    if not args.target.parent.is_dir():
+        raise CheckpointError(f'{args.target.parent}: no such folder')
+    release, state = convert_checkpoint(read_state_dict(args.source))
+    part = args.target.with_name(f'{args.target.name}.part')
+    try:
+        meta = dict(mmdla=__version__, release=describe(release))
+        torch.save(dict(meta=meta, state_dict=state), part)
+        os.replace(part, args.target)
+    finally:
+        part.unlink(missing_ok=True)
+    print(f'{release}\nbackbone = {release.backbone_cfg()}\n{len(state)} tensors in {args.target}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except CheckpointError as error:
+        sys.exit(f'error: {error}')
