@@ -7,29 +7,23 @@ model = dict(
     backbone=dict(
         type='DLAResNet',
         depth=18,
-        base_channels=32,
-        num_stages=3,
-        strides=(1, 2, 2),
-        dilations=(1, 1, 1),
-        out_indices=(0, 1, 2),
         frozen_stages=-1,
         norm_eval=False,
         init_cfg=None,
         zero_init_attention=True,
         layer_attention=dict(type='DLALight', reduction=16),
     ),
-    neck=dict(in_channels=[32, 64, 128], out_channels=64, num_outs=3),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
-        anchor_generator=dict(scales=[4], ratios=[1.0], strides=[4, 8, 16]),
+        anchor_generator=dict(scales=[4], ratios=[1.0], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
             out_channels=64,
             finest_scale=28,
-            featmap_strides=[4, 8, 16],
-            roi_layer=dict(sampling_ratio=2),
+            roi_layer=dict(sampling_ratio=1),
         ),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=1),
     ),
@@ -44,7 +38,7 @@ data = dict(
     type='CocoDataset', data_root='data/demo/', metainfo=dict(classes=('Tree',)), backend_args=None
 )
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -57,7 +51,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='Resize', scale=(320, 320), keep_ratio=True),
+            dict(type='Resize', scale=(256, 256), keep_ratio=True),
             dict(
                 type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']
             ),
@@ -78,7 +72,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(320, 320), keep_ratio=True),
+            dict(type='Resize', scale=(256, 256), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',
@@ -93,8 +87,8 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-epochs = 12
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=4)
+epochs = 18
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -103,11 +97,11 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True),
 ]
 default_hooks = dict(
-    logger=dict(interval=20),
-    checkpoint=dict(interval=4, max_keep_ckpts=1),
+    logger=dict(interval=25),
+    checkpoint=dict(interval=3, max_keep_ckpts=1),
 )
 randomness = dict(seed=0)

@@ -7,7 +7,7 @@ MESSAGE = """mmdla needs {missing}, which {is_are} not installed.
 Install one OpenMMLab family beside it:
   pip install "mmdla[onedl]"      maintained forks, Python >= 3.10 and current PyTorch
   pip install "mmdla[openmmlab]"  the original packages, PyTorch 2.4 and older
-mmcv is compiled while it is installed: see "Install" in the README."""
+mmcv is compiled while it is installed: `make setup` of the repository does it all."""
 
 
 def check_dependencies() -> None:

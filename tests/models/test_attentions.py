@@ -1,0 +1,74 @@
+"""What every layer attention keeps, in every kind of ResNet."""
+
+import copy
+
+import pytest
+import torch
+
+from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla.models.layer_attention import known_types
+
+BUILDERS = {
+    'r18': lambda **kw: DLAResNet(18, **kw),
+    'r50': lambda **kw: DLAResNet(50, **kw),
+    'cifar20': lambda **kw: DLAResNet_CIFAR(20, **kw),
+}
+CASES = [(network, kind) for network in BUILDERS for kind in known_types()]
+
+
+def make(network, kind, **kwargs):
+    torch.manual_seed(0)
+    attention = dict(type=kind)
+    if kind in ('DLALight', 'DLABase', 'DIALSTM', 'SE'):
+        attention['reduction'] = 4
+    model = BUILDERS[network](layer_attention=attention, zero_init_residual=False, **kwargs)
+    for module in model.modules():  # small activations, so that no sigmoid saturates
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 0.2)
+    return model
+
+
+@pytest.mark.parametrize(('network', 'kind'), CASES)
+def test_every_parameter_gets_a_gradient(network, kind):
+    model = make(network, kind).double().train()
+    outs = model(torch.randn(2, 3, 64, 64, dtype=torch.float64))
+    sum((out * torch.randn_like(out)).sum() for out in outs).backward()
+    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not dead
+
+
+@pytest.mark.parametrize(('network', 'kind'), CASES)
+def test_eval_depends_on_the_picture_alone(network, kind):
+    model = make(network, kind).eval()
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        once, again = model(x)[-1], model(x)[-1]
+        alone = torch.cat([model(x[i : i + 1])[-1] for i in range(3)])
+    assert torch.equal(once, again)
+    torch.testing.assert_close(once, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('network', 'kind'), CASES)
+def test_layouts_and_precisions(network, kind):
+    model = make(network, kind).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(x)[-1]
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        got = last(x.contiguous(memory_format=torch.channels_last))[-1]
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            half = model(x)[-1].float()
+    assert (half - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize(('network', 'kind'), CASES)
+def test_checkpointing_changes_nothing(network, kind):
+    model, saving = make(network, kind).train(), make(network, kind, with_cp=True).train()
+    x = torch.randn(2, 3, 32, 32)
+    for each in (model, saving):
+        each(x)[-1].square().sum().backward()
+    for (name, a), b in zip(model.named_parameters(), saving.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), name
+    for (name, a), b in zip(model.named_buffers(), saving.buffers(), strict=True):
+        assert torch.equal(a, b), name
