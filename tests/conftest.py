@@ -1,3 +1,4 @@
+import pytest
 import torch
 from fixtures import (  # noqa: F401
     repo,
@@ -7,5 +8,12 @@ from fixtures import (  # noqa: F401
     tiny_imagenet,
     tool,
 )
+from mmengine.registry import DefaultScope
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope():
+    """Runners leave their default scope behind, which our defaults follow."""
+    DefaultScope._instance_dict.clear()

@@ -33,7 +33,10 @@ def test_every_parameter_gets_a_gradient(network, kind):
     model = make(network, kind).double().train()
     outs = model(torch.randn(2, 3, 64, 64, dtype=torch.float64))
     sum((out * torch.randn_like(out)).sum() for out in outs).backward()
-    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all(p.grad is not None for p in model.parameters())
+    dead = {n for n, p in model.named_parameters() if not p.grad.any()}
+    if kind in ('MRLABase', 'DLABase'):  # the first block's softmax has one entry, whatever q is
+        dead = {n for n in dead if not n.endswith('blocks.0.query.weight')}
     assert not dead
 
 

@@ -100,7 +100,8 @@ def block_width(block: type, planes: int, base_channels: int, groups: int, base_
 
 def spread_drop_path(rate: Any, stage_blocks: Sequence[int]) -> list[list[float]]:
     """Rates that grow linearly from 0 to ``rate`` over the blocks, stage by stage."""
-    rates = torch.linspace(0, check_rate('drop_path_rate', rate), sum(stage_blocks)).tolist()
+    last = check_rate('drop_path_rate', rate)
+    rates = torch.linspace(0, last, sum(stage_blocks), device='cpu').tolist()  # even under meta
     return [[rates.pop(0) for _ in range(n)] for n in stage_blocks]
 
 
