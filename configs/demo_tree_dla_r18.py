@@ -2,34 +2,41 @@
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
 
-# Crowns are 16 to 75 pixels wide in tiles of 256: fine anchors, a slim neck and head.
+# Crowns are 16 to 75 pixels wide in tiles of 256, which are enlarged to 320: fine anchors, three
+# slim stages, a slim neck and head.
 model = dict(
     backbone=dict(
         type='DLAResNet',
         depth=18,
+        base_channels=32,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(0, 1, 2),
         frozen_stages=-1,
         norm_eval=False,
         init_cfg=None,
         zero_init_attention=True,
         layer_attention=dict(type='DLALight', reduction=16),
     ),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
+    neck=dict(in_channels=[32, 64, 128], out_channels=64, num_outs=3),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
-        anchor_generator=dict(scales=[4], ratios=[1.0], strides=[4, 8, 16, 32]),
+        anchor_generator=dict(scales=[4], ratios=[1.0], strides=[4, 8, 16]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
             out_channels=64,
             finest_scale=28,
+            featmap_strides=[4, 8, 16],
             roi_layer=dict(sampling_ratio=1),
         ),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=1),
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=200, pos_fraction=0.5)),
+        rcnn=dict(sampler=dict(num=128, pos_fraction=0.5)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
@@ -51,7 +58,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='Resize', scale=(256, 256), keep_ratio=True),
+            dict(type='Resize', scale=(320, 320), keep_ratio=True),
             dict(
                 type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']
             ),
@@ -72,7 +79,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(256, 256), keep_ratio=True),
+            dict(type='Resize', scale=(320, 320), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',
@@ -87,8 +94,8 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-epochs = 18
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=3)
+epochs = 14
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -102,6 +109,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=25),
-    checkpoint=dict(interval=3, max_keep_ckpts=1),
+    checkpoint=dict(interval=2, max_keep_ckpts=1),
 )
 randomness = dict(seed=0)

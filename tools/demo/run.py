@@ -67,7 +67,10 @@ def main() -> None:
     remove_earlier(work_dir)
     options = [f'randomness.seed={args.seed}']
     if args.attention == 'none':
-        options.append('model.backbone.layer_attention=None')
+        options += [
+            'model.backbone.layer_attention=None',
+            'model.backbone.zero_init_attention=False',
+        ]
     if args.smoke:
         options += SMOKE
     start = time.monotonic()
