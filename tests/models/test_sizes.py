@@ -1,19 +1,23 @@
-"""Parameters of the models, as counted for the releases (millions, with the classifier)."""
+"""Parameters (millions) and multiply-adds (1e9) of the models with their classifiers.
+
+The numbers are those counted for the releases.
+"""
 
 import pytest
 import torch
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla.utils.complexity import count_macs
 
 IMAGENET = [
-    (50, None, {}, 25.557),
-    (101, None, {}, 44.549),
-    (50, dict(type='DLALight', reduction=16), {}, 28.582),
-    (101, dict(type='DLALight', reduction=16), {}, 47.783),
-    (50, dict(type='DLALight', reduction=20), {}, 28.012),
-    (101, dict(type='DLALight', reduction=20), {}, 47.214),
-    (50, dict(type='MRLALight'), {}, 25.738),
-    (50, dict(type='MRLABase'), dict(deep_stem=True), 25.743),
+    (50, None, {}, 25.557, 4.089),
+    (101, None, {}, 44.549, 7.801),
+    (50, dict(type='DLALight', reduction=16), {}, 28.582, 4.209),
+    (101, dict(type='DLALight', reduction=16), {}, 47.783, 8.000),
+    (50, dict(type='DLALight', reduction=20), {}, 28.012, None),
+    (101, dict(type='DLALight', reduction=20), {}, 47.214, None),
+    (50, dict(type='MRLALight'), {}, 25.738, 4.139),
+    (50, dict(type='MRLABase'), dict(deep_stem=True), 25.743, 4.391),
 ]
 CIFAR = [
     (20, None, 0.2435),
@@ -33,11 +37,14 @@ def millions(model, classes):
     return (sum(p.numel() for p in model.parameters()) + head) / 1e6
 
 
-@pytest.mark.parametrize(('depth', 'attention', 'options', 'expected'), IMAGENET)
-def test_imagenet(depth, attention, options, expected):
+@pytest.mark.parametrize(('depth', 'attention', 'options', 'parameters', 'macs'), IMAGENET)
+def test_imagenet(depth, attention, options, parameters, macs):
     with torch.device('meta'):
-        model = DLAResNet(depth, layer_attention=attention, **options)
-    assert round(millions(model, 1000), 3) == expected
+        model = DLAResNet(depth, layer_attention=attention, **options).eval()
+    assert round(millions(model, 1000), 3) == parameters
+    if macs is not None:
+        head = model.feat_dim * 1000
+        assert round((count_macs(model, model, (224, 224)) + head) / 1e9, 3) == macs
 
 
 @pytest.mark.parametrize(('depth', 'kind', 'expected'), CIFAR)

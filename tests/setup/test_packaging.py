@@ -14,7 +14,10 @@ from test_mmcv_wheel import ROOT
 import mmdla
 from mmdla import _dependencies
 
-PACKAGE = ('mmdla', 'configs', 'tools', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md')
+PACKAGE = (
+    'mmdla', 'configs', 'tools', 'model-index.yml',
+    'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md',
+)  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +49,8 @@ def test_wheel_has_mim_files_and_requires_nothing(source, tmp_path):
         text = archive.read(metadata).decode()
     configs = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')]
     assert configs and {f'mmdla/.mim/{name}' for name in configs} <= set(names)
-    assert 'mmdla/.mim/tools/dist_train.sh' in names
+    index = {'mmdla/.mim/model-index.yml', 'mmdla/.mim/configs/metafile.yml'}
+    assert index | {'mmdla/.mim/tools/dist_train.sh'} <= set(names)
     requires = [line for line in text.splitlines() if line.startswith('Requires-Dist')]
     assert requires and all('extra ==' in line for line in requires)
     assert {'Provides-Extra: onedl', 'Provides-Extra: openmmlab'} <= set(text.splitlines())
@@ -71,7 +75,7 @@ def test_editable_install_links_mim_files(source, tmp_path, before):
     elif before == 'dangling link':
         folder.symlink_to('/nowhere')
     build('build_editable', source, tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == ['configs', 'tools']
+    assert sorted(path.name for path in folder.iterdir()) == ['configs', 'model-index.yml', 'tools']
     assert (folder / 'configs' / 'faster_rcnn_dla_r50.py').samefile(
         source / 'configs' / 'faster_rcnn_dla_r50.py'
     )

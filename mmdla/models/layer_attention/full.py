@@ -100,6 +100,9 @@ class MRLABase(LayerAttention):
         o = contract(heads.per_channel(weight) * state.gates, state.values)  # (B, C, H, W)
         return x + heads.drop_path(heads.output(o)), state
 
+    def maps_summed(self, index):
+        return index + 1 if index else 0  # one map alone is not weighted: its weight is 1
+
     def refresh(self, y: Tensor, state: Earlier | None) -> Earlier:
         """What the block sees of the earlier ones: here their keys and values as they were."""
         return none_before(y) if state is None else state

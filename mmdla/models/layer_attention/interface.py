@@ -75,3 +75,10 @@ class LayerAttention(BaseModule):
             tuple[Tensor, Any]: The new output and the next state.
         """
         return x, state
+
+    def maps_summed(self, index: int) -> int:
+        """How many maps (C, H, W) block ``index`` adds up with weights, for counts of operations.
+
+        Counters see convolutions and matrix products only. What sums over blocks overrides this.
+        """
+        return 0
