@@ -35,8 +35,10 @@ model = dict(
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=1),
     ),
     train_cfg=dict(
+        # crowns that a tile's edge cuts (COCO's crowd) are no background
+        rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=128, pos_fraction=0.5)),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=128, pos_fraction=0.5)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
@@ -58,10 +60,8 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='Resize', scale=(320, 320), keep_ratio=True),
-            dict(
-                type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']
-            ),
+            # no flips: the sun stands in one place, and shadows tell where a crown is
+            dict(type='RandomResize', scale=(320, 320), ratio_range=(0.8, 1.2), keep_ratio=True),
             dict(type='PhotoMetricDistortion'),
             dict(type='PackDetInputs'),
         ],
@@ -94,7 +94,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-epochs = 14
+epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -106,6 +106,17 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True),
+]
+# evaluated and saved is the average of the weights over the last few hundred iterations
+custom_hooks = [
+    dict(
+        type='EMAHook',
+        ema_type='ExpMomentumEMA',
+        momentum=0.005,
+        gamma=100,
+        update_buffers=True,
+        priority=49,
+    )
 ]
 default_hooks = dict(
     logger=dict(interval=25),

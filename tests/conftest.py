@@ -4,6 +4,7 @@ from fixtures import (  # noqa: F401
     repo,
     resnet_checkpoint,
     run_process,
+    tiny_cifar,
     tiny_coco,
     tiny_imagenet,
     tool,

@@ -1,13 +1,16 @@
 """What several tests need: the tools, tiny data sets, ResNet checkpoints."""
 
+import hashlib
 import importlib.util
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.visualization import Visualizer
@@ -136,6 +139,39 @@ def tiny_imagenet(tmp_path_factory) -> Path:
         lines = [f'{name} {label}' for name, (label, _) in pictures.items()]
         (root / f'meta/{split}.txt').write_text('\n'.join(lines))
     return root
+
+
+@pytest.fixture
+def tiny_cifar(tmp_path, monkeypatch):
+    """``tiny_cifar(100)`` is a folder with real pictures of CIFAR-100, in its own file format.
+
+    MMPretrain's reader checks the digests of the files, which here are those of fewer pictures.
+    """
+
+    def make(classes: int) -> Path:
+        from mmpretrain.datasets import cifar
+
+        dataset = getattr(cifar, f'CIFAR{classes}')
+        folder = tmp_path / dataset.base_folder
+        folder.mkdir()
+        paths = sorted((Path(__file__).parent / 'data/cifar').glob(f'cifar{classes}_*.png'))
+        pictures = [cv2.imread(str(path))[..., ::-1].transpose(2, 0, 1).ravel() for path in paths]
+        labels = [int(path.stem.split('_')[2]) for path in paths]
+        names = [name for name, _ in dataset.train_list + dataset.test_list]
+        key = 'labels' if classes == 10 else 'fine_labels'
+        digests = {}
+        for i, name in enumerate(names):
+            part = slice(i, None, len(names))
+            content = {'data': np.stack(pictures[part]), key: labels[part]}
+            data = pickle.dumps(content, protocol=2)
+            (folder / name).write_bytes(data)
+            digests[name] = hashlib.md5(data).hexdigest()
+        for attribute in ('train_list', 'test_list'):
+            files = [[name, digests[name]] for name, _ in getattr(dataset, attribute)]
+            monkeypatch.setattr(dataset, attribute, files)
+        return tmp_path
+
+    return make
 
 
 @pytest.fixture(scope='session')

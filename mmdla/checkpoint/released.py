@@ -15,7 +15,7 @@ RULES = (
     (r'^(layer\d)\.(\d+)\.(?=mrla|bn_mrla|se\.|eca\.)', r'\1.attention.blocks.\2.'),
     (r'\.(?:se\.fc|eca)\.', '.'),
     (r'\.(?:bn_layer_attention|bn_mrla)\.', '.norm.'),
-    (r'\.(?:(?:layer_attention|mrla)\.)+', '.'),
+    (r'\.(?:(?:layer_attention|mrla|mla|la)\.)+', '.'),  # mla, la: files of MRLA's first release
     (r'\.lambda_t$', '.lambda_'),
     (r'\.Wq\.weight$', '.query.weight'),
     (r'\.Wk\.weight$', '.key.weight'),

@@ -49,6 +49,17 @@ def test_every_release(repo, tmp_path, capsys, name, wrapping):
         assert torch.equal(converted['head.fc.weight'], fixture.released['fc.weight'])
 
 
+@pytest.mark.parametrize('inner', ['mla', 'la'])
+def test_older_names_of_mrla(inner):
+    """Its classification and detection files name the layer inside of ``mrla`` differently."""
+    released = golden_models.Fixture('cifar_mrla_l_20').released
+    older = {name.replace('.mrla.mrla.', f'.mrla.{inner}.'): v for name, v in released.items()}
+    assert older.keys() != released.keys()
+    release, converted = convert_checkpoint(older)
+    assert release.attention == 'MRLALight'
+    assert converted.keys() == convert_checkpoint(released)[1].keys()
+
+
 def test_the_rest_of_a_detector_is_kept():
     fixture = golden_models.Fixture('mmdet_dla_l_50')
     state = {f'backbone.{name}': v for name, v in fixture.released.items()}

@@ -75,3 +75,26 @@ def test_checkpointing_changes_nothing(network, kind):
         assert torch.equal(a.grad, b.grad), name
     for (name, a), b in zip(model.named_buffers(), saving.buffers(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(('network', 'kind'), CASES)
+def test_trains_in_half_precision_and_channels_last(network, kind):
+    model = make(network, kind).train().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = model(x)[-1]
+    out.float().square().sum().backward()
+    for name, p in model.named_parameters():
+        assert p.dtype == torch.float32 and p.grad is not None and p.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize('kind', known_types())
+def test_exported(kind):
+    """One graph without breaks, for any batch and size."""
+    model = make('r18', kind).eval()
+    batch, height = torch.export.Dim('batch', min=1), torch.export.Dim('height', min=2)
+    sizes = ({0: batch, 2: 32 * height},)
+    program = torch.export.export(model, (torch.randn(2, 3, 64, 64),), dynamic_shapes=sizes)
+    x = torch.randn(3, 3, 96, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)

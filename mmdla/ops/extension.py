@@ -1,0 +1,59 @@
+"""The compiled CPU kernels: built once per machine, on first use."""
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from mmengine.logging import print_log
+
+SOURCE = Path(__file__).parent / 'csrc' / 'two_convs.cpp'
+FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fassociative-math', '-fno-signed-zeros',
+         '-fno-trapping-math']  # fmt: skip
+
+
+@functools.cache
+def load() -> ModuleType | None:
+    """The kernels, or ``None`` where they cannot be built (which is logged once)."""
+    from torch.utils import cpp_extension
+
+    tools = os.path.dirname(sys.executable)  # ninja's package puts it beside Python
+    if tools not in os.environ.get('PATH', '').split(os.pathsep):
+        os.environ['PATH'] = os.pathsep.join((os.environ.get('PATH', ''), tools))
+    reason = _obstacle(cpp_extension)
+    if reason is None:
+        name = f'mmdla_{_key()}'
+        folder = Path(cpp_extension._get_build_directory(name, verbose=False))
+        if not (folder / f'{name}.so').exists():
+            print_log('Compiling the CPU kernels of mmdla (once, about a minute)', 'current')
+        try:
+            return cpp_extension.load(name, [str(SOURCE)], extra_cflags=FLAGS)
+        except (OSError, RuntimeError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+    print_log(f'mmdla runs without its CPU kernels: {reason}', 'current', 30)
+    return None
+
+
+def _obstacle(cpp_extension: ModuleType) -> str | None:
+    if shutil.which('c++') is None and shutil.which('g++') is None:
+        return 'no C++ compiler'
+    if not cpp_extension.is_ninja_available():
+        return 'no ninja (pip install ninja)'
+    return None
+
+
+def _key() -> str:
+    """Tells apart what must not share a build: source, flags, PyTorch, kind of processor."""
+    try:
+        cpu = next(
+            line for line in Path('/proc/cpuinfo').read_text().splitlines() if 'flags' in line
+        )
+    except (OSError, StopIteration):
+        cpu = platform.processor()
+    parts = (SOURCE.read_text(), *FLAGS, torch.__version__, platform.machine(), cpu)
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,133 @@
+"""Every shipped config trains and validates on a little real data.
+
+The six COCO configs of DLA-L, which test_coco_configs.py runs through training and testing, are
+left to that file.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_coco_configs import CONFIGS as TESTED_ELSEWHERE
+from test_coco_configs import options_for
+
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
+SHORT = [
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.save_optimizer=False',
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
+    'randomness.seed=0',
+]
+RAN: list[str] = []
+
+
+def of(*prefixes: str) -> list[Path]:
+    names = [path for path in CONFIGS if path.stem.startswith(prefixes)]
+    RAN.extend(path.stem for path in names)
+    return names
+
+
+@pytest.fixture
+def train(tool, tmp_path):
+    """Train a config with options; the losses and the last validation's metrics."""
+
+    def run(config: Path, *options: str) -> tuple[list[float], dict]:
+        argv = [str(config), '--work-dir', str(tmp_path / 'run'), '--cfg-options']
+        tool('train')([*argv, *SHORT, *options])
+        (log,) = tmp_path.glob('run/*/vis_data/scalars.json')
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        return [row['loss'] for row in rows if 'loss' in row], rows[-1]
+
+    return run
+
+
+def loader_options(root: Path, train: int, val: int) -> list[str]:
+    options = [f'train_dataloader.batch_size={train}', f'val_dataloader.batch_size={val}']
+    for split in ('train', 'val', 'test'):
+        options += [
+            f'{split}_dataloader.num_workers=0',
+            f'{split}_dataloader.persistent_workers=False',
+            f'{split}_dataloader.dataset.data_root={root}',
+        ]
+    return options
+
+
+def check(losses: list[float], metrics: dict, key: str) -> None:
+    assert losses and all(0 < loss < 1000 for loss in losses), losses
+    assert -1 <= metrics[key] <= 100
+
+
+@pytest.mark.parametrize('config', of('cifar'), ids=lambda path: path.stem)
+def test_cifar(config, train, tiny_cifar):
+    root = tiny_cifar(100 if 'cifar100' in config.stem else 10)
+    losses, metrics = train(config, *loader_options(root, 8, 8))
+    check(losses, metrics, 'accuracy/top1')
+
+
+@pytest.mark.parametrize('config', of('imagenet'), ids=lambda path: path.stem)
+def test_imagenet(config, train, tiny_imagenet):
+    options = loader_options(tiny_imagenet, 2, 2)
+    for split in ('train', 'val'):
+        options.append(f'{split}_dataloader.dataset.ann_file=meta/{split}.txt')
+    losses, metrics = train(config, *options)
+    check(losses, metrics, 'accuracy/top1')
+
+
+@pytest.mark.parametrize('config', of('demo_digits'), ids=lambda path: path.stem)
+def test_digits(config, train, tiny_folders):
+    options = loader_options(tiny_folders, 5, 5)
+    losses, metrics = train(config, *options)
+    check(losses, metrics, 'accuracy/top1')
+
+
+@pytest.fixture
+def tiny_folders(tmp_path, repo):
+    """A few pictures of ten classes, one folder for each."""
+    for path in (repo / 'tests/data/cifar').glob('cifar10_*.png'):
+        folder = tmp_path / 'classes' / path.stem.split('_')[2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).write_bytes(path.read_bytes())
+    for label in range(10):  # some class has no picture among the twenty
+        (tmp_path / 'classes' / str(label)).mkdir(exist_ok=True)
+    return tmp_path / 'classes'
+
+
+@pytest.mark.parametrize('config', of('demo_tree'), ids=lambda path: path.stem)
+def test_trees(config, train, tiny_coco, tmp_path):
+    """On the tiny data set with every instance called a tree."""
+    files = {}
+    for split, source in (('train', 'train2017'), ('val', 'val2017')):
+        content = json.loads((tiny_coco / f'annotations/instances_{source}.json').read_text())
+        content['categories'] = [dict(id=1, name='Tree')]
+        for annotation in content['annotations']:
+            annotation['category_id'] = 1
+        files[split] = tmp_path / f'{split}.json'
+        files[split].write_text(json.dumps(content))
+    options = loader_options(tiny_coco, 1, 1)
+    for split in ('train', 'val', 'test'):
+        source = 'train' if split == 'train' else 'val'
+        options.append(f'{split}_dataloader.dataset.ann_file={files[source]}')
+        options.append(f'{split}_dataloader.dataset.data_prefix.img={source}2017/')
+    options += [f'{split}_evaluator.ann_file={files["val"]}' for split in ('val', 'test')]
+    losses, metrics = train(config, *options)
+    check(losses, metrics, 'coco/bbox_mAP')
+
+
+OTHER_COCO = [
+    path
+    for path in of('faster_rcnn', 'mask_rcnn', 'retinanet')
+    if path.stem not in TESTED_ELSEWHERE
+]
+
+
+@pytest.mark.parametrize('config', OTHER_COCO, ids=lambda path: path.stem)
+def test_coco(config, train, tiny_coco, resnet_checkpoint, tmp_path):
+    options = options_for(config.stem, tiny_coco, resnet_checkpoint(50), tmp_path)
+    losses, metrics = train(config, *options)
+    check(losses, metrics, 'coco/bbox_mAP')
+
+
+def test_none_is_left_out():
+    assert sorted(RAN) == [path.stem for path in CONFIGS]
+    assert set(TESTED_ELSEWHERE) <= set(RAN)
