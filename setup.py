@@ -78,7 +78,7 @@ if __name__ == '__main__':
         license='Apache-2.0',
         python_requires='>=3.10',
         packages=find_packages(include=('mmdla', 'mmdla.*')),
-        package_data={'mmdla.ops': ['csrc/*.cpp']},
+        package_data={'mmdla.ops': ['csrc/*']},
         extras_require=EXTRAS,
         cmdclass={'build_py': BuildWithMim},
         zip_safe=False,

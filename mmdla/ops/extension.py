@@ -11,8 +11,9 @@ from types import ModuleType
 
 import torch
 from mmengine.logging import print_log
+from torch import Tensor
 
-SOURCE = Path(__file__).parent / 'csrc' / 'two_convs.cpp'
+SOURCES = sorted((Path(__file__).parent / 'csrc').iterdir())
 FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fassociative-math', '-fno-signed-zeros',
          '-fno-trapping-math']  # fmt: skip
 
@@ -32,11 +33,27 @@ def load() -> ModuleType | None:
         if not (folder / f'{name}.so').exists():
             print_log('Compiling the CPU kernels of mmdla (once, about a minute)', 'current')
         try:
-            return cpp_extension.load(name, [str(SOURCE)], extra_cflags=FLAGS)
+            return cpp_extension.load(
+                name, [str(path) for path in SOURCES if path.suffix == '.cpp'], extra_cflags=FLAGS
+            )
         except (OSError, RuntimeError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
     print_log(f'mmdla runs without its CPU kernels: {reason}', 'current', 30)
     return None
+
+
+def obstacle(*maps: Tensor) -> str | None:
+    """Why the kernels cannot work on these maps, or ``None``."""
+    first = maps[0]
+    if first.device.type != 'cpu':
+        return f'no fast path for {first.device.type} yet'
+    if first.dtype not in (torch.float32, torch.float64):
+        return f'it needs float32 or float64, got {first.dtype}'
+    if any(m.dtype != first.dtype or m.shape != first.shape for m in maps):
+        return 'the maps differ in dtype or shape'
+    if not all(m.is_contiguous() for m in maps):
+        return 'it needs contiguous maps (NCHW)'
+    return None if load() is not None else 'the kernels cannot be compiled'
 
 
 def _obstacle(cpp_extension: ModuleType) -> str | None:
@@ -55,5 +72,6 @@ def _key() -> str:
         )
     except (OSError, StopIteration):
         cpu = platform.processor()
-    parts = (SOURCE.read_text(), *FLAGS, torch.__version__, platform.machine(), cpu)
+    sources = (path.read_text() for path in SOURCES)
+    parts = (*sources, *FLAGS, torch.__version__, platform.machine(), cpu)
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import BatchNorm2d
 
 from . import extension
+from . import norm as norms
 from .choice import takes_fast_path
 
 
@@ -75,21 +75,7 @@ def attention_map(x: Tensor, s: Tensor, w: Weights) -> Tensor:
 
 def obstacle(x: Tensor, s: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
     """Why the fast path cannot run, or ``None``."""
-    if x.device.type != 'cpu':
-        return f'no fast path for {x.device.type} yet'
-    if x.dtype not in (torch.float32, torch.float64) or s.dtype != x.dtype:
-        return f'it needs float32 or float64, got {x.dtype} and {s.dtype}'
-    if not (x.is_contiguous() and s.is_contiguous()):
-        return 'it needs contiguous maps (NCHW)'
-    if type(norm) is not BatchNorm2d or not norm.affine:
-        return f'it needs an affine BatchNorm2d, got {type(norm).__name__}'
-    if norm.weight.dtype != x.dtype:
-        return f'parameters are {norm.weight.dtype}, maps {x.dtype}'
-    if norm.training and x.numel() == x.shape[1]:
-        return 'batch statistics need more than one value per channel'
-    if not isinstance(drop_path, (DropPath, nn.Identity)):
-        return f'it needs DropPath, got {type(drop_path).__name__}'
-    return None if extension.load() is not None else 'the kernels cannot be compiled'
+    return extension.obstacle(x, s) or norms.obstacle(x, norm, drop_path)
 
 
 def fast(x: Tensor, s: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Module) -> Tensor:
@@ -97,11 +83,12 @@ def fast(x: Tensor, s: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Modu
     batch, channels = x.shape[:2]
     kx = w.a.unsqueeze(-1) * w.value.view(channels, 9)  # (B, C, 9)
     ks = _kernels_of_shortcut(w, batch)  # (B, C, 9)
-    kept = drop_path(x.new_ones(batch, 1, 1, 1)).view(batch, 1)  # 0, or 1 / (1 - rate)
-    if norm.training or norm.running_mean is None:
-        return _with_batch_statistics(x, s, kx, ks, kept, norm)
-    scale = kept * (norm.weight * (norm.running_var + norm.eps).rsqrt())  # (B, C)
-    shift = kept * norm.bias - scale * norm.running_mean  # (B, C)
+    keep = norms.kept(x, drop_path)  # (B, 1)
+    if norms.uses_batch_statistics(norm):
+        out, mean, var = NormedTwoConvs.apply(x, s, kx, ks, norm.weight, norm.bias, keep, norm.eps)
+        norms.update_statistics(norm, mean, var, x.numel() // channels)
+        return out
+    scale, shift = (keep * v for v in norms.running_affine(norm))  # 2 x (B, C)
     scale = scale.unsqueeze(-1)  # (B, C, 1)
     return TwoConvs.apply(x, s, _plus_identity(scale * kx, 1.0), scale * ks, shift)
 
@@ -130,7 +117,7 @@ class TwoConvs(torch.autograd.Function):
     def forward(ctx, x, s, kx, ks, bias):
         kx, ks = kx.contiguous(), ks.contiguous()  # (B, C, 9)
         ctx.save_for_backward(x, s, kx, ks)
-        return extension.load().forward(x, s, kx, ks, bias.contiguous())
+        return extension.load().two_convs_forward(x, s, kx, ks, bias.contiguous())
 
     @staticmethod
     @once_differentiable
@@ -138,67 +125,36 @@ class TwoConvs(torch.autograd.Function):
         x, s, kx, ks = ctx.saved_tensors
         one, zero = x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2])
         kernels = extension.load()
-        return kernels.backward(g.contiguous(), x, s, kx, ks, one, zero, zero, False)
-
-
-def _with_batch_statistics(x, s, kx, ks, kept, norm: BatchNorm2d) -> Tensor:
-    out, mean, var = NormedTwoConvs.apply(x, s, kx, ks, norm.weight, norm.bias, kept, norm.eps)
-    if norm.track_running_stats:
-        count = x.numel() // x.shape[1]
-        _update_statistics(norm, mean, var * (count / max(count - 1, 1)))
-    return out
-
-
-@torch.no_grad()
-def _update_statistics(norm: BatchNorm2d, mean: Tensor, var: Tensor) -> None:
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
-    if momentum is None:  # cumulative average
-        momentum = 1.0 / norm.num_batches_tracked.to(mean)
-    norm.running_mean += momentum * (mean - norm.running_mean)
-    norm.running_var += momentum * (var - norm.running_var)
+        return kernels.two_convs_backward(g.contiguous(), x, s, kx, ks, one, zero, zero, False)
 
 
 class NormedTwoConvs(torch.autograd.Function):
-    """``x + kept * BN(o)``, ``o = kx * x + ks * s``, with the statistics of the batch.
-
-    With ``z = (o - mean) / std``, the gradient of ``o`` is a multiple of the incoming one, of
-    ``o`` and of 1 in every plane: it is formed on the way, from maps that are there.
-    """
+    """``x + keep * BN(o)`` with the statistics of the batch; these are returned too."""
 
     @staticmethod
-    def forward(ctx, x, s, kx, ks, weight, bias, kept, eps):
+    def forward(ctx, x, s, kx, ks, weight, bias, keep, eps):
         kernels = extension.load()
         kx, ks = kx.contiguous(), ks.contiguous()  # (B, C, 9)
-        means, m2 = kernels.moments(x, s, kx, ks)  # 2 x (B, C)
-        area = x.shape[2] * x.shape[3]
-        mean = means.mean(0)  # (C,)
-        var = (m2.mean(0) / area) + (means - mean).square().mean(0)  # (C,)
+        means, m2 = kernels.two_convs_moments(x, s, kx, ks)  # 2 x (B, C)
+        mean, var = norms.combine(means, m2, x.shape[2] * x.shape[3])  # 2 x (C,)
         rstd = (var + eps).rsqrt()
-        scale = kept * (weight * rstd)  # (B, C)
-        shift = kept * bias - scale * mean  # (B, C)
-        folded = _plus_identity(scale.unsqueeze(-1) * kx, 1.0)
-        out = kernels.forward(x, s, folded, (scale.unsqueeze(-1) * ks).contiguous(), shift)
-        ctx.save_for_backward(x, s, kx, ks, weight, kept, mean, rstd)
+        scale = keep * (weight * rstd)  # (B, C)
+        shift = keep * bias - scale * mean  # (B, C)
+        scale = scale.unsqueeze(-1)  # (B, C, 1)
+        folded = _plus_identity(scale * kx, 1.0)
+        ctx.save_for_backward(x, s, kx, ks, weight, keep, mean, rstd)
         ctx.mark_non_differentiable(mean, var)
-        return out, mean, var
+        return kernels.two_convs_forward(x, s, folded, scale * ks, shift), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g, _mean, _var):
-        x, s, kx, ks, weight, kept, mean, rstd = ctx.saved_tensors
-        kernels = extension.load()
-        g = g.contiguous()
-        gx, gs, total = kernels.correlate(g, x, s)  # 2 x (B, C, 9), (B, C)
-        count = x.numel() // x.shape[1]
+        x, s, kx, ks, weight, keep, mean, rstd = ctx.saved_tensors
+        kernels, g = extension.load(), g.contiguous()
+        gx, gs, total = kernels.two_convs_correlate(g, x, s)  # 2 x (B, C, 9), (B, C)
         with_o = (kx * gx).sum(-1) + (ks * gs).sum(-1)  # <g, o> of every plane, (B, C)
-        grad_bias = (kept * total).sum(0)  # (C,), also <kept g, 1>
-        grad_weight = rstd * ((kept * with_o).sum(0) - mean * grad_bias)  # (C,), also <kept g, z>
-        # u = weight * rstd * (kept g - grad_bias / count - z grad_weight / count)
-        outer = weight * rstd
-        beta = -outer * rstd * grad_weight / count  # (C,)
-        gamma = -outer * grad_bias / count - beta * mean  # (C,)
-        alpha = kept * outer  # (B, C)
-        beta, gamma = (v.expand_as(alpha).contiguous() for v in (beta, gamma))
-        dx, ds, dkx, dks, _ = kernels.backward(g, x, s, kx, ks, alpha, beta, gamma, True)
-        return dx, ds, dkx, dks, grad_weight, grad_bias, None, None
+        count = x.numel() // x.shape[1]
+        grads = norms.Gradients(total, with_o, keep, weight, mean, rstd, count)
+        factors = (grads.alpha, grads.beta, grads.gamma)
+        dx, ds, dkx, dks, _ = kernels.two_convs_backward(g, x, s, kx, ks, *factors, True)
+        return dx, ds, dkx, dks, grads.weight, grads.bias, None, None

@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...ops import Pending, check_ops, full_attention, join
 from ..dsu import DSU, check_context, seen_context
 from ..dsu import State as Context
 from .heads import Heads, pool
@@ -24,6 +25,7 @@ class Earlier(NamedTuple):
         gates (Tensor): What the values have been multiplied with, shape (B, m, C).
         pooled (Tensor): ``GAP(v_m)`` with that, shape (B, m, C).
         values (tuple[Tensor]): The maps ``v_m`` before that, m x (B, C, H, W).
+        pending (Pending): For the gradients of the values.
         context (tuple[Tensor, Tensor], optional): ``(h, c)`` of the DSU, each (B, C).
     """
 
@@ -31,6 +33,7 @@ class Earlier(NamedTuple):
     gates: Tensor
     pooled: Tensor
     values: tuple[Tensor, ...]
+    pending: Pending
     context: Context | None = None
 
     def append(self, key: Tensor, value: Tensor) -> 'Earlier':
@@ -40,13 +43,13 @@ class Earlier(NamedTuple):
             torch.cat((stack, row.unsqueeze(1)), 1)
             for stack, row in zip(self[:3], rows, strict=True)
         )  # 3 x (B, m, C)
-        return Earlier(keys, gates, pooled, (*self.values, value), self.context)
+        return Earlier(keys, gates, pooled, (*self.values, value), self.pending, self.context)
 
 
-def none_before(y: Tensor) -> Earlier:
-    """The state before the first block, for descriptors like ``y`` (B, C)."""
+def none_before(y: Tensor, num_blocks: int) -> Earlier:
+    """The state before the first block of a stage, for descriptors like ``y`` (B, C)."""
     nothing = y.new_empty(y.shape[0], 0, y.shape[1])
-    return Earlier(nothing, nothing, nothing, ())
+    return Earlier(nothing, nothing, nothing, (), Pending(num_blocks))
 
 
 @MODELS.register_module()
@@ -63,6 +66,7 @@ class MRLABase(LayerAttention):
         head_channels (int): Channels ``d`` of one head. Default: 32.
         kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
         drop_path_rate (float): Drop path of the attention branch. Default: 0.
+        ops (str): Implementation, ``'reference'``, ``'fast'`` or ``'auto'``. Default: ``'auto'``.
         norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine.
 
@@ -77,10 +81,12 @@ class MRLABase(LayerAttention):
         head_channels: int = 32,
         kernel_size: int | None = None,
         drop_path_rate: float = 0.0,
+        ops: str = 'auto',
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(channels, num_blocks, norm_cfg, init_cfg)
+        self.ops = check_ops(ops)
         self.blocks = nn.ModuleList(
             FullHeads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
             for _ in range(num_blocks)
@@ -90,22 +96,27 @@ class MRLABase(LayerAttention):
         for heads in self.blocks:
             heads.start_with_zero_scale()
 
-    def attend(self, index, x, shortcut, state):
+    def finish(self, index, residual, shortcut, state):
+        x, pooled = join(residual, shortcut, self.ops)
+        return self.attend(index, x, shortcut, state, pooled)
+
+    def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
-        y = pool(x)  # (B, C)
+        y = pool(x) if pooled is None else pooled[0]  # (B, C)
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
         state = earlier.append(k, heads.value(x))
         weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
-        o = contract(heads.per_channel(weight) * state.gates, state.values)  # (B, C, H, W)
-        return x + heads.drop_path(heads.output(o)), state
+        weight = heads.per_channel(weight) * state.gates  # (B, m, C)
+        tail = (heads.norm, heads.drop_path, heads.scale, state.pending, self.ops)
+        return full_attention(x, weight, state.values, *tail), state
 
     def maps_summed(self, index):
         return index + 1 if index else 0  # one map alone is not weighted: its weight is 1
 
     def refresh(self, y: Tensor, state: Earlier | None) -> Earlier:
         """What the block sees of the earlier ones: here their keys and values as they were."""
-        return none_before(y) if state is None else state
+        return none_before(y, self.num_blocks) if state is None else state
 
 
 @MODELS.register_module()
@@ -145,17 +156,16 @@ class DLABase(MRLABase):
 
     def refresh(self, y, state):
         if state is None:
-            return none_before(y)._replace(context=self.dsu(y))
+            return none_before(y, self.num_blocks)._replace(context=self.dsu(y))
         context = self.dsu(y, state.context)  # 2 x (B, C)
         h, c = seen_context(context, self.context)  # 2 x (B or 1, C)
         described = torch.cat((state.keys, state.pooled), 1)  # (B, 2m, C)
         fresh, _ = self.dsu(described, (h.unsqueeze(1), c.unsqueeze(1)))  # (B, 2m, C)
         for_keys, for_values = fresh.chunk(2, 1)  # 2 x (B, m, C)
-        return Earlier(
+        return state._replace(
             keys=state.keys * for_keys,
             gates=state.gates * for_values,
             pooled=state.pooled * for_values,
-            values=state.values,
             context=context,
         )
 
@@ -175,16 +185,3 @@ class FullHeads(Heads):
         if self.scale is None:
             self.scale = nn.Parameter(self.norm.weight.new_empty(self.norm.weight.numel(), 1, 1))
         nn.init.zeros_(self.scale)
-
-    def output(self, o: Tensor) -> Tensor:
-        """``ReLU(BN(o))``, scaled: (B, C, H, W) to the same."""
-        o = self.norm(o).relu()
-        return o if self.scale is None else self.scale * o
-
-
-def contract(weight: Tensor, values: tuple[Tensor, ...]) -> Tensor:
-    """``Σ_m w_m ⊙ v_m``: (B, m, C) and m x (B, C, H, W) to (B, C, H, W)."""
-    out = None
-    for w, v in zip(weight[..., None, None].unbind(1), values, strict=True):
-        out = w * v if out is None else torch.addcmul(out, w, v)
-    return out

@@ -76,6 +76,16 @@ class LayerAttention(BaseModule):
         """
         return x, state
 
+    def finish(
+        self, index: int, residual: Tensor, shortcut: Tensor, state: Any
+    ) -> tuple[Tensor, Any]:
+        """Add the shortcut, rectify, and :meth:`attend`: the end of every block.
+
+        What can do more of it at once overrides this; ``residual`` may be overwritten.
+        """
+        residual += shortcut
+        return self.attend(index, residual.relu_(), shortcut, state)
+
     def maps_summed(self, index: int) -> int:
         """How many maps (C, H, W) block ``index`` adds up with weights, for counts of operations.
 

@@ -4,9 +4,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...ops import check_ops, light_attention
-from ...ops.light import Weights
-from ..dsu import DSU, check_context, seen_context
+from ...ops import Weights, check_ops, join, light_attention
+from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, pool
 from .interface import LayerAttention
 
@@ -33,6 +32,8 @@ class MRLALight(LayerAttention):
         ValueError: ``head_channels`` does not divide ``channels``, or ``kernel_size`` is even.
     """
 
+    refreshes = False  # whether the newest context changes the shortcut
+
     def __init__(
         self,
         channels: int,
@@ -56,17 +57,19 @@ class MRLALight(LayerAttention):
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 
-    def attend(self, index, x, shortcut, state):
+    def finish(self, index, residual, shortcut, state):
+        x, pooled = join(residual, shortcut, self.ops)
+        return self.attend(index, x, shortcut, state, pooled)
+
+    def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
-        y = pool(x)  # (B, C)
+        y, y_shortcut = (pool(x), None) if pooled is None else pooled  # 2 x (B, C)
         weights = Weights(heads.gate(y), heads.value.weight, heads.lambda_)
-        weights, state = self.refresh(y, shortcut, weights, state)
+        if self.refreshes:
+            y_shortcut = pool(shortcut) if y_shortcut is None else y_shortcut
+            weights, state = self.refresh(y, y_shortcut, weights, state)
         out = light_attention(x, shortcut, weights, heads.norm, heads.drop_path, self.ops)
         return out, state
-
-    def refresh(self, y: Tensor, shortcut: Tensor, weights: Weights, state):
-        """Change what the block sees of the earlier ones, here its shortcut as it is."""
-        return weights, state
 
 
 @MODELS.register_module()
@@ -93,6 +96,8 @@ class DLALight(MRLALight):
         **kwargs: As :class:`MRLALight`.
     """
 
+    refreshes = True
+
     def __init__(
         self,
         channels: int,
@@ -107,9 +112,12 @@ class DLALight(MRLALight):
         self.dsu = DSU(channels, reduction, form)
         self.extract = depthwise(channels)
 
-    def refresh(self, y, shortcut, weights, state):
+    def refresh(
+        self, y: Tensor, y_shortcut: Tensor, weights: Weights, state: State | None
+    ) -> tuple[Weights, State]:
+        """Refresh the shortcut: descriptors of ``x_l`` and ``s_l``, each (B, C)."""
         state = self.dsu(y, state)  # 2 x (B, C)
-        d, _ = self.dsu(pool(shortcut), seen_context(state, self.context))  # (B, C)
+        d, _ = self.dsu(y_shortcut, seen_context(state, self.context))  # (B, C)
         return weights._replace(d=d, extract=self.extract.weight), state
 
 

@@ -55,11 +55,9 @@ class ResStage(BaseModule):
     def _step(self, index: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         block = self[index]
         residual, shortcut = block(x)  # 2 x (B, C, H, W)
-        if self.attention is not None:
-            residual, state = self.attention.recalibrate(index, residual, state)
-        residual = block.drop_path(residual)
-        residual += shortcut
-        x = block.relu(residual)
-        if self.attention is not None:
-            x, state = self.attention.attend(index, x, shortcut, state)
-        return x, state
+        if self.attention is None:
+            residual = block.drop_path(residual)
+            residual += shortcut
+            return block.relu(residual), state
+        residual, state = self.attention.recalibrate(index, residual, state)
+        return self.attention.finish(index, block.drop_path(residual), shortcut, state)

@@ -8,8 +8,8 @@ from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 from mmdla import DLAResNet
-from mmdla.ops import light_attention
-from mmdla.ops.light import TwoConvs, Weights, attention_map, fast, obstacle
+from mmdla.ops import Weights, light_attention
+from mmdla.ops.light import TwoConvs, attention_map, fast, obstacle
 
 SHAPES = [(2, 4, 8, 8), (2, 3, 1, 1), (3, 2, 7, 5), (2, 5, 1, 9), (2, 3, 40, 3), (1, 2, 2, 33)]
 

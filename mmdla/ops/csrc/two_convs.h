@@ -5,16 +5,12 @@
 // and what its backward pass needs. One plane (b, c) after another, row by row, so that every map
 // is read once. Rows are kept with a zero column on either side, in rings of the last few.
 
-#include <ATen/Parallel.h>
-#include <torch/extension.h>
+#pragma once
 
-#include <cstring>
-#include <tuple>
-#include <vector>
+#include "planes.h"
 
+namespace mmdla {
 namespace {
-
-using at::Tensor;
 
 // The last rows of a map; row(h) is valid for the SIZE rows loaded last. Rows outside are zero.
 template <typename T, int SIZE>
@@ -99,30 +95,10 @@ inline void correlate_row(const T* g, Rows<T, SIZE>& map, int64_t h, int64_t wid
   for (int k = 0; k < 9; ++k) sums[k] += r[k];
 }
 
-struct Shape {
-  int64_t planes, height, width;
-  explicit Shape(const Tensor& x)
-      : planes(x.size(0) * x.size(1)), height(x.size(2)), width(x.size(3)) {}
-  int64_t area() const { return height * width; }
-};
-
-// Run f(first, last) over planes, in parallel.
-template <typename F>
-void over_planes(const Shape& shape, F f) {
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, shape.area()));
-  at::parallel_for(0, shape.planes, grain, f);
-}
-
-void check(const Tensor& like, std::initializer_list<Tensor> maps) {
-  for (const Tensor& map : maps) {
-    TORCH_CHECK(map.is_contiguous() && map.sizes() == like.sizes() &&
-                    map.scalar_type() == like.scalar_type(),
-                "two_convs: maps must be contiguous, of one shape and dtype");
-  }
-}
+}  // namespace
 
 // o + bias, bias: (B, C)
-Tensor forward(const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks,
+inline Tensor two_convs_forward(const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks,
                const Tensor& bias) {
   check(x, {x, s});
   const Shape shape(x);
@@ -151,11 +127,11 @@ Tensor forward(const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor&
 }
 
 // Mean of o in every plane and the sum of its squared deviations from it, each (B, C).
-std::tuple<Tensor, Tensor> moments(const Tensor& x, const Tensor& s, const Tensor& kx,
+inline std::tuple<Tensor, Tensor> two_convs_moments(const Tensor& x, const Tensor& s, const Tensor& kx,
                                    const Tensor& ks) {
   check(x, {x, s});
   const Shape shape(x);
-  Tensor mean = at::empty({x.size(0), x.size(1)}, x.options()), m2 = at::empty_like(mean);
+  Tensor mean = vectors(x), m2 = vectors(x);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_moments", [&] {
     const auto *px = x.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
     const auto *wx = kx.const_data_ptr<scalar_t>(), *ws = ks.const_data_ptr<scalar_t>();
@@ -195,11 +171,11 @@ std::tuple<Tensor, Tensor> moments(const Tensor& x, const Tensor& s, const Tenso
 }
 
 // Correlations of g with the shifted maps, (B, C, 9) each, and the sum of g, (B, C).
-std::tuple<Tensor, Tensor, Tensor> correlate(const Tensor& g, const Tensor& x, const Tensor& s) {
+inline std::tuple<Tensor, Tensor, Tensor> two_convs_correlate(const Tensor& g, const Tensor& x, const Tensor& s) {
   check(x, {x, s, g});
   const Shape shape(x);
   Tensor cx = at::zeros({x.size(0), x.size(1), 9}, x.options()), cs = at::zeros_like(cx);
-  Tensor sum = at::zeros({x.size(0), x.size(1)}, x.options());
+  Tensor sum = vectors(x);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_correlate", [&] {
     const auto *px = x.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
     const auto* pg = g.const_data_ptr<scalar_t>();
@@ -228,7 +204,7 @@ std::tuple<Tensor, Tensor, Tensor> correlate(const Tensor& g, const Tensor& x, c
 // With u = alpha g + beta o + gamma (all three (B, C)), the gradient that arrives at o:
 // gradients of x and s (of x plus g if residual), correlations of u with the shifted maps, and the
 // sum of u in every plane.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& g, const Tensor& x,
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward(const Tensor& g, const Tensor& x,
                                                             const Tensor& s, const Tensor& kx,
                                                             const Tensor& ks, const Tensor& alpha,
                                                             const Tensor& beta, const Tensor& gamma,
@@ -237,7 +213,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& g, con
   const Shape shape(x);
   Tensor dx = at::empty_like(x), ds = at::empty_like(x);
   Tensor cx = at::zeros({x.size(0), x.size(1), 9}, x.options()), cs = at::zeros_like(cx);
-  Tensor sum = at::zeros({x.size(0), x.size(1)}, x.options());
+  Tensor sum = vectors(x);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_backward", [&] {
     auto* total = sum.data_ptr<scalar_t>();
     const auto *px = x.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
@@ -293,11 +269,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& g, con
   return {dx, ds, cx, cs, sum};
 }
 
-}  // namespace
-
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  m.def("forward", &forward);
-  m.def("moments", &moments);
-  m.def("correlate", &correlate);
-  m.def("backward", &backward);
-}
+}  // namespace mmdla

@@ -1,0 +1,83 @@
+"""What the fast paths need of a BatchNorm layer and of drop path."""
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import BatchNorm2d
+
+
+def obstacle(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
+    """Why these layers cannot be part of a fast path, or ``None``."""
+    if type(norm) is not BatchNorm2d or not norm.affine:
+        return f'it needs an affine BatchNorm2d, got {type(norm).__name__}'
+    if norm.weight.dtype != x.dtype:
+        return f'parameters are {norm.weight.dtype}, maps {x.dtype}'
+    if norm.training and x.numel() == x.shape[1]:
+        return 'batch statistics need more than one value per channel'
+    if not isinstance(drop_path, (DropPath, nn.Identity)):
+        return f'it needs DropPath, got {type(drop_path).__name__}'
+    return None
+
+
+def uses_batch_statistics(norm: BatchNorm2d) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def kept(x: Tensor, drop_path: nn.Module) -> Tensor:
+    """What drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1)."""
+    return drop_path(x.new_ones(x.shape[0], 1, 1, 1)).view(-1, 1)
+
+
+def running_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a layer with frozen statistics, each (C,)."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - scale * norm.running_mean
+
+
+def combine(means: Tensor, m2: Tensor, area: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of a batch from those of its planes, (B, C) each."""
+    mean = means.mean(0)
+    return mean, m2.mean(0) / area + (means - mean).square().mean(0)
+
+
+@torch.no_grad()
+def update_statistics(norm: BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+    """Update the running statistics as the layer itself does, with ``count`` values a channel."""
+    if not norm.track_running_stats:
+        return
+    norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:  # cumulative average
+        momentum = 1.0 / norm.num_batches_tracked.to(mean)
+    norm.running_mean += momentum * (mean - norm.running_mean)
+    norm.running_var += momentum * (var * (count / max(count - 1, 1)) - norm.running_var)
+
+
+class Gradients:
+    """Gradient of ``o`` behind batch statistics: ``alpha t + beta o + gamma`` in every plane.
+
+    ``t`` is the gradient of the normed map ``z``, but for ``keep``.
+
+    Args:
+        sums (Tensor): Sum of ``t`` in every plane, (B, C).
+        with_o (Tensor): Dot product of ``t`` and ``o`` in every plane, (B, C).
+        keep (Tensor): Factor of ``t``, (B, C) or (B, 1).
+        weight (Tensor): Of the norm, (C,).
+        mean (Tensor): Of the batch, (C,).
+        rstd (Tensor): One over the standard deviation, (C,).
+        count (int): Values of a channel.
+
+    Attributes:
+        weight (Tensor): Gradient of the norm's weight, (C,).
+        bias (Tensor): Gradient of its bias, (C,).
+        alpha, beta, gamma (Tensor): (B, C).
+    """
+
+    def __init__(self, sums, with_o, keep, weight, mean, rstd, count) -> None:
+        self.bias = (keep * sums).sum(0)
+        self.weight = rstd * ((keep * with_o).sum(0) - mean * self.bias)
+        outer = weight * rstd
+        beta = -outer * rstd * self.weight / count  # (C,)
+        gamma = -outer * self.bias / count - beta * mean  # (C,)
+        self.alpha = (keep * outer).expand_as(sums).contiguous()
+        self.beta, self.gamma = (v.expand_as(sums).contiguous() for v in (beta, gamma))
