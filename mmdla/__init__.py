@@ -9,7 +9,8 @@ from .version import __version__
 
 check_dependencies()
 
-from .models import *  # noqa: E402, F403 - after the check, whose message says what to install
+from .deploy import fold_for_inference  # noqa: E402 - after the check, which says what to install
+from .models import *  # noqa: E402, F403
 from .models import __all__ as _models  # noqa: E402
 
-__all__ = ['__version__', *_models]
+__all__ = ['__version__', 'fold_for_inference', *_models]

@@ -43,8 +43,10 @@ def test_recurrent_unit(name):
     assert_close(unit(y, state)[0], fixture.numbers['refresh'], 'refresh')
 
 
+@pytest.mark.parametrize('ops', ['reference', 'fast'])
 @pytest.mark.parametrize('name', MODELS)
-def test_model(name):
+def test_model(name, ops, monkeypatch):
+    monkeypatch.setenv('MMDLA_OPS', ops)
     fixture = golden_models.Fixture(name)
     numbers = fixture.numbers
     model = golden_models.build(fixture.json).double()

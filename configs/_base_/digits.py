@@ -5,12 +5,13 @@ custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
 epochs = 12
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='DLAResNet_CIFAR', depth=14, block='basic', out_indices=(2,)),
+    # half the resolution of the CIFAR network: digits are simple, and a run takes a minute
+    backbone=dict(type='DLAResNet_CIFAR', depth=20, strides=(2, 2, 2), out_indices=(2,)),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
         num_classes=10,
-        in_channels=64,
+        in_channels=256,
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
     ),
 )

@@ -35,11 +35,11 @@ def takes_fast_path(ops: str, obstacle: Callable[[], str | None]) -> bool:
     Raises:
         RuntimeError: It was asked for and cannot run.
     """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False  # a compiler or exporter sees plain operations
     wanted = forced_ops(ops)
     if wanted == 'reference':
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_scripting() or torch.jit.is_tracing():
-        return False  # a compiler or exporter sees plain operations
     reason = obstacle()
     if reason is not None and wanted == 'fast':
         raise RuntimeError(f"ops='fast' cannot be used: {reason}")

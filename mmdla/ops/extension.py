@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -21,8 +22,12 @@ FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fassociative-math', '-fno-
 @functools.cache
 def load() -> ModuleType | None:
     """The kernels, or ``None`` where they cannot be built (which is logged once)."""
+    logger = logging.getLogger('torch.utils.cpp_extension')
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns where there is no CUDA, which is not asked for
     from torch.utils import cpp_extension
 
+    logger.setLevel(level)
     tools = os.path.dirname(sys.executable)  # ninja's package puts it beside Python
     if tools not in os.environ.get('PATH', '').split(os.pathsep):
         os.environ['PATH'] = os.pathsep.join((os.environ.get('PATH', ''), tools))

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla import DLAResNet, DLAResNet_CIFAR, fold_for_inference
 from mmdla.models.layer_attention import known_types
 
 BUILDERS = {
@@ -98,3 +98,30 @@ def test_exported(kind):
     x = torch.randn(3, 3, 96, 64)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('kind', known_types())
+def test_compiles_without_graph_breaks(kind, training):
+    model = make('r18', kind).train(training)
+    x = torch.randn(2, 3, 64, 64)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), copy.deepcopy(model)(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(('network', 'kind'), CASES)
+def test_folded_for_inference(network, kind):
+    model = make(network, kind).train()
+    for _ in range(2):  # running statistics that differ from the initial ones
+        model(torch.randn(4, 3, 32, 32))
+    names = set(model.state_dict())
+    folded = fold_for_inference(model)
+    x = torch.randn(2, 3, 40, 32)
+    with torch.no_grad():
+        got, expected = folded(x)[-1], model.eval()(x)[-1]
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert set(model.state_dict()) == names, 'the model itself is left as it was'
+    norms = [n for n, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all('attention' in name for name in norms)

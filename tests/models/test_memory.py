@@ -2,36 +2,21 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla.utils.memory import saved_bytes
 
 GIB = 2**30
 
 
-def saved_bytes(model: torch.nn.Module, shape: tuple[int, ...]) -> int:
-    """Bytes of the distinct storages that autograd keeps, parameters apart. Nothing is computed."""
-    kept: dict[int, int] = {}
-    owned = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
-    alive = []  # so that no storage is freed and its address used again
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in owned:
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(storage)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outs = model.train()(torch.empty(shape, device='meta'))
-    del outs
-    return sum(kept.values())
+def saved(model, shape) -> int:
+    return saved_bytes(model, lambda: model.train()(torch.empty(shape, device='meta')))
 
 
 def cifar(depth: int, attention: dict | None) -> int:
     with torch.device('meta'):
         model = DLAResNet_CIFAR(depth, layer_attention=attention)
-    return saved_bytes(model, (128, 3, 32, 32))
+    return saved(model, (128, 3, 32, 32))
 
 
 @pytest.mark.parametrize('kind', ['DLABase', 'MRLABase', 'DLALight', 'MRLALight'])
@@ -45,7 +30,7 @@ def test_dla_b_at_detection_size():
     with torch.device('meta'):
         model = DLAResNet(50, layer_attention=dict(type='DLABase'))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    assert saved_bytes(model, (2, 3, 800, 1216)) + 2 * weights < 14 * GIB
+    assert saved(model, (2, 3, 800, 1216)) + 2 * weights < 14 * GIB
 
 
 def test_checkpointing_saves():
@@ -53,5 +38,23 @@ def test_checkpointing_saves():
     for with_cp in (False, True):
         with torch.device('meta'):
             model = DLAResNet(50, layer_attention=dict(type='DLALight'), with_cp=with_cp)
-        sizes.append(saved_bytes(model, (2, 3, 224, 224)))
+        sizes.append(saved(model, (2, 3, 224, 224)))
     assert sizes[1] < 0.4 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ('make', 'size', 'attention', 'limit'),
+    [
+        (lambda **kw: DLAResNet(50, **kw), 224, dict(type='DLALight'), 1.4),
+        (lambda **kw: DLAResNet(50, **kw), 224, dict(type='MRLALight'), 1.4),
+        (lambda **kw: DLAResNet_CIFAR(110, **kw), 32, dict(type='DLABase', reduction=4), 1.8),
+    ],
+    ids=['dla_l', 'mrla_l', 'dla_b'],
+)
+def test_fast_path_keeps_little_more_than_a_plain_resnet(make, size, attention, limit):
+    sizes = []
+    for cfg in (None, attention):
+        model = make(layer_attention=cfg).train()
+        x = torch.randn(2, 3, size, size)
+        sizes.append(saved_bytes(model, lambda model=model, x=x: model(x)))
+    assert sizes[1] <= limit * sizes[0]

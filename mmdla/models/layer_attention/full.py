@@ -10,11 +10,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...ops import Pending, check_ops, full_attention, join
+from ...ops import Pending, full_attention
 from ..dsu import DSU, check_context, seen_context
 from ..dsu import State as Context
 from .heads import Heads, pool
-from .interface import LayerAttention
+from .multi_head import MultiHeadAttention
 
 
 class Earlier(NamedTuple):
@@ -52,53 +52,39 @@ def none_before(y: Tensor, num_blocks: int) -> Earlier:
     return Earlier(nothing, nothing, nothing, (), Pending(num_blocks))
 
 
+class FullHeads(Heads):
+    """:class:`Heads` of one block, with an optional scale (C, 1, 1) of its output.
+
+    The scale is there only for the start as the identity. Zero norm weights, which serve MRLA-L and
+    DLA-L, would never leave zero here: the gradient of the ReLU behind them is zero there.
+    """
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.scale: nn.Parameter | None = None
+
+    def start_with_zero_scale(self) -> None:
+        if self.scale is None:
+            self.scale = nn.Parameter(self.norm.weight.new_empty(self.norm.weight.numel(), 1, 1))
+        nn.init.zeros_(self.scale)
+
+
 @MODELS.register_module()
-class MRLABase(LayerAttention):
+class MRLABase(MultiHeadAttention):
     r"""MRLA-B: each block attends to itself and all earlier blocks of its stage.
 
     .. math::
         o_l = \sum_{m \le l} \mathrm{softmax}_m(q_l k_m / \sqrt{d})\, v_m, \qquad
         x_l \leftarrow x_l + \mathrm{DropPath}(\mathrm{ReLU}(\mathrm{BN}(o_l)))
 
-    Args:
-        channels (int): Channels ``C`` of the stage.
-        num_blocks (int): Blocks of the stage.
-        head_channels (int): Channels ``d`` of one head. Default: 32.
-        kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
-        drop_path_rate (float): Drop path of the attention branch. Default: 0.
-        ops (str): Implementation, ``'reference'``, ``'fast'`` or ``'auto'``. Default: ``'auto'``.
-        norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
-        init_cfg (dict, optional): Initialization config of MMEngine.
-
-    Raises:
-        ValueError: ``head_channels`` does not divide ``channels``, or ``kernel_size`` is even.
+    Arguments and errors are those of :class:`MultiHeadAttention`.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        num_blocks: int,
-        head_channels: int = 32,
-        kernel_size: int | None = None,
-        drop_path_rate: float = 0.0,
-        ops: str = 'auto',
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(channels, num_blocks, norm_cfg, init_cfg)
-        self.ops = check_ops(ops)
-        self.blocks = nn.ModuleList(
-            FullHeads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
-            for _ in range(num_blocks)
-        )
+    heads_type = FullHeads
 
     def start_as_identity(self):
         for heads in self.blocks:
             heads.start_with_zero_scale()
-
-    def finish(self, index, residual, shortcut, state):
-        x, pooled = join(residual, shortcut, self.ops)
-        return self.attend(index, x, shortcut, state, pooled)
 
     def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
@@ -168,20 +154,3 @@ class DLABase(MRLABase):
             pooled=state.pooled * for_values,
             context=context,
         )
-
-
-class FullHeads(Heads):
-    """:class:`Heads` of one block, with an optional scale (C, 1, 1) of its output.
-
-    The scale is there only for the start as the identity. Zero norm weights, which serve MRLA-L and
-    DLA-L, would never leave zero here: the gradient of the ReLU behind them is zero there.
-    """
-
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
-        self.scale: nn.Parameter | None = None
-
-    def start_with_zero_scale(self) -> None:
-        if self.scale is None:
-            self.scale = nn.Parameter(self.norm.weight.new_empty(self.norm.weight.numel(), 1, 1))
-        nn.init.zeros_(self.scale)

@@ -50,8 +50,9 @@ class Heads(nn.Module):
         self.head_channels = head_channels
         self.query = channel_conv(channels, kernel_size)
         self.key = channel_conv(channels, kernel_size)
-        self.value = depthwise(channels)
+        # before any Conv2d, so that no tool folds it into a convolution that it does not follow
         self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.value = depthwise(channels)
         rate = check_rate('drop_path_rate', drop_path_rate)
         self.drop_path = DropPath(rate) if rate else nn.Identity()
 

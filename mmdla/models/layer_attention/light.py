@@ -4,62 +4,43 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...ops import Weights, check_ops, join, light_attention
+from ...ops import Weights, light_attention
 from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, pool
-from .interface import LayerAttention
+from .multi_head import MultiHeadAttention
+
+
+class LightHeads(Heads):
+    """:class:`Heads` of one block with its ``lambda`` (C, 1, 1)."""
+
+    def __init__(self, channels: int, *args) -> None:
+        super().__init__(channels, *args)
+        self.lambda_ = nn.Parameter(torch.randn(channels, 1, 1))
+
+    def gate(self, y: Tensor) -> Tensor:
+        """``a = sigmoid(q·k / sqrt(d))`` of every head, for its channels: (B, C) to (B, C)."""
+        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid())
 
 
 @MODELS.register_module()
-class MRLALight(LayerAttention):
+class MRLALight(MultiHeadAttention):
     r"""MRLA-L: each block attends to itself and, through its shortcut, to all before it.
 
     .. math::
         o_l = \sigma(q_l k_l / \sqrt{d}) \odot V(x_l) + \lambda_l \odot s_l, \qquad
         x_l \leftarrow x_l + \mathrm{DropPath}(\mathrm{BN}(o_l))
 
-    Args:
-        channels (int): Channels ``C`` of the stage.
-        num_blocks (int): Blocks of the stage.
-        head_channels (int): Channels ``d`` of one head. Default: 32.
-        kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
-        drop_path_rate (float): Drop path of the attention branch. Default: 0.
-        ops (str): Implementation, ``'reference'``, ``'fast'`` or ``'auto'``. Default: ``'auto'``.
-        norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
-        init_cfg (dict, optional): Initialization config of MMEngine.
-
-    Raises:
-        ValueError: ``head_channels`` does not divide ``channels``, or ``kernel_size`` is even.
+    Arguments and errors are those of :class:`MultiHeadAttention`.
     """
 
-    refreshes = False  # whether the newest context changes the shortcut
+    heads_type = LightHeads
 
-    def __init__(
-        self,
-        channels: int,
-        num_blocks: int,
-        head_channels: int = 32,
-        kernel_size: int | None = None,
-        drop_path_rate: float = 0.0,
-        ops: str = 'auto',
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(channels, num_blocks, norm_cfg, init_cfg)
-        self.ops = check_ops(ops)
-        self.blocks = nn.ModuleList(
-            LightHeads(channels, head_channels, kernel_size, self.norm_cfg, drop_path_rate)
-            for _ in range(num_blocks)
-        )
+    refreshes = False  # whether the newest context changes the shortcut
 
     def start_as_identity(self):
         for heads in self.blocks:
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
-
-    def finish(self, index, residual, shortcut, state):
-        x, pooled = join(residual, shortcut, self.ops)
-        return self.attend(index, x, shortcut, state, pooled)
 
     def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
@@ -119,15 +100,3 @@ class DLALight(MRLALight):
         state = self.dsu(y, state)  # 2 x (B, C)
         d, _ = self.dsu(y_shortcut, seen_context(state, self.context))  # (B, C)
         return weights._replace(d=d, extract=self.extract.weight), state
-
-
-class LightHeads(Heads):
-    """:class:`Heads` of one block with its ``lambda`` (C, 1, 1)."""
-
-    def __init__(self, channels: int, *args) -> None:
-        super().__init__(channels, *args)
-        self.lambda_ = nn.Parameter(torch.randn(channels, 1, 1))
-
-    def gate(self, y: Tensor) -> Tensor:
-        """``a = sigmoid(q·k / sqrt(d))`` of every head, for its channels: (B, C) to (B, C)."""
-        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid())
