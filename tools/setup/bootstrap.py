@@ -32,6 +32,7 @@ LAYOUT = 2  # to be raised when the steps change, so that environments are made 
 NEEDED_DISK = 9 * 2**30
 INTERRUPTED = 130
 VERIFY = 'import mmcv.ops, mmengine, mmdet.apis, mmdet.engine, mmpretrain.apis, mmdla'
+KERNELS = 'from mmdla.ops import extension; extension.load()'
 
 
 class SetupError(RuntimeError):
@@ -134,12 +135,18 @@ def verify() -> None:
     run([str(PYTHON), '-c', VERIFY], 'importing the finished environment')
 
 
+def compile_kernels() -> None:
+    """Compile mmdla's CPU kernels, which it would otherwise do on first use; it runs without."""
+    run([str(PYTHON), '-c', KERNELS], "compiling mmdla's CPU kernels")
+
+
 STEPS = (
     Step('virtual environment', make_venv),
     Step('PyTorch, MMEngine, MMDetection, MMPretrain', install_stack),
     Step('mmcv, compiled', build_mmcv, changes_venv=False),
     Step('mmcv and mmdla, installed', install_mmcv_and_mmdla),
     Step('check that everything can be imported', verify, changes_venv=False),
+    Step("mmdla's CPU kernels, compiled", compile_kernels, changes_venv=False),
 )
 
 
