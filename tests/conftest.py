@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from fixtures import (  # noqa: F401
@@ -11,6 +13,8 @@ from fixtures import (  # noqa: F401
 )
 from mmengine.registry import DefaultScope
 
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 

@@ -2,8 +2,8 @@
 
 from .choice import OPS, check_ops
 from .full import Pending, full_attention
-from .join import join
-from .light import Weights, light_attention
+from .join import join, join_pools
+from .light import Weights, fuses_join, light_attention, light_attention_of_join
 
 __all__ = [
     'OPS',
@@ -11,6 +11,9 @@ __all__ = [
     'Weights',
     'check_ops',
     'full_attention',
+    'fuses_join',
     'join',
+    'join_pools',
     'light_attention',
+    'light_attention_of_join',
 ]

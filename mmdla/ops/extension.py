@@ -12,7 +12,6 @@ from types import ModuleType
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
 
 SOURCES = sorted((Path(__file__).parent / 'csrc').iterdir())
 FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fassociative-math', '-fno-signed-zeros',
@@ -45,20 +44,6 @@ def load() -> ModuleType | None:
             reason = str(error).strip().splitlines()[0]
     print_log(f'mmdla runs without its CPU kernels: {reason}', 'current', 30)
     return None
-
-
-def obstacle(*maps: Tensor) -> str | None:
-    """Why the kernels cannot work on these maps, or ``None``."""
-    first = maps[0]
-    if first.device.type != 'cpu':
-        return f'no fast path for {first.device.type} yet'
-    if first.dtype not in (torch.float32, torch.float64):
-        return f'it needs float32 or float64, got {first.dtype}'
-    if any(m.dtype != first.dtype or m.shape != first.shape for m in maps):
-        return 'the maps differ in dtype or shape'
-    if not all(m.is_contiguous() for m in maps):
-        return 'it needs contiguous maps (NCHW)'
-    return None if load() is not None else 'the kernels cannot be compiled'
 
 
 def _obstacle(cpp_extension: ModuleType) -> str | None:

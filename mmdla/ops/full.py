@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from . import extension
+from . import backend
 from . import norm as norms
 from .choice import takes_fast_path
 
@@ -43,7 +43,7 @@ class Pending:
         self.gradients[index] = (weights, gradient)
         later = [pair for i, pair in self.gradients.items() if i >= index]
         w = torch.stack([weights[:, index] for weights, _ in later], 1)  # (B, n, C)
-        total = extension.load().weighted_sum(w, [gradient for _, gradient in later])
+        total = backend.kernels(gradient).weighted_sum(w, [gradient for _, gradient in later])
         if index == 0:
             self.gradients.clear()
         return total
@@ -58,6 +58,7 @@ def full_attention(
     scale: Tensor | None,
     pending: Pending,
     ops: str = 'auto',
+    x_is_free: bool = False,
 ) -> Tensor:
     """Output of a block with full layer attention.
 
@@ -70,12 +71,13 @@ def full_attention(
         scale (Tensor, optional): Shape (C, 1, 1); ``None`` is 1.
         pending (Pending): One for the stage and forward pass.
         ops (str): ``'reference'``, ``'fast'``, or ``'auto'``: fast where it can run.
+        x_is_free (bool): ``x`` may be overwritten, and no gradients are needed.
 
     Returns:
         Tensor: Shape (B, C, H, W).
     """
     if takes_fast_path(ops, lambda: obstacle(x, values, norm, drop_path)):
-        return fast(x, weights, values, norm, drop_path, scale, pending)
+        return fast(x, weights, values, norm, drop_path, scale, pending, x_is_free)
     out = norm(weighted_sum(weights, values)).relu()
     return x + drop_path(out if scale is None else scale * out)
 
@@ -90,10 +92,10 @@ def weighted_sum(weights: Tensor, values: tuple[Tensor, ...]) -> Tensor:
 
 def obstacle(x, values, norm: nn.Module, drop_path: nn.Module) -> str | None:
     """Why the fast path cannot run, or ``None``."""
-    return extension.obstacle(x, *values) or norms.obstacle(x, norm, drop_path)
+    return backend.obstacle(x, *values) or norms.obstacle(x, norm, drop_path)
 
 
-def fast(x, weights, values, norm, drop_path, scale, pending: Pending) -> Tensor:
+def fast(x, weights, values, norm, drop_path, scale, pending: Pending, x_is_free) -> Tensor:
     """The fast twin."""
     keep = norms.kept(x, drop_path)  # (B, 1)
     keep = keep.expand_as(x[..., 0, 0]) if scale is None else keep * scale.view(1, -1)  # (B, C)
@@ -106,6 +108,9 @@ def fast(x, weights, values, norm, drop_path, scale, pending: Pending) -> Tensor
         norms.update_statistics(norm, mean, var, x.numel() // x.shape[1])
         return out
     factor, shift = (v.expand_as(keep) for v in norms.running_affine(norm))  # 2 x (B, C)
+    if x_is_free:
+        vectors = (t.contiguous() for t in (factor, shift, keep))
+        return backend.kernels(x).add_rectified_sum(x, weights.contiguous(), values, *vectors)
     return RectifiedSum.apply(pending, x, weights, keep, factor, shift, value, *earlier)
 
 
@@ -114,7 +119,7 @@ class RectifiedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, pending, x, weights, keep, factor, shift, value, *earlier):
-        kernels = extension.load()
+        kernels = backend.kernels(x)
         weights, keep, factor, shift = (t.contiguous() for t in (weights, keep, factor, shift))
         o = kernels.weighted_sum(weights, [*earlier, value])
         ctx.pending = pending
@@ -125,7 +130,7 @@ class RectifiedSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):
         weights, keep, factor, shift, *values = ctx.saved_tensors
-        kernels, g = extension.load(), g.contiguous()
+        kernels, g = backend.kernels(g), backend.arranged(g, values[0])
         dots, _, _, total, with_o, o = kernels.rectified_products(g, weights, values, factor, shift)
         alpha, zero = keep * factor, torch.zeros_like(keep)
         kernels.rectified_gradient(o, g, factor, shift, alpha, zero, zero)  # o is now its gradient
@@ -140,7 +145,7 @@ class NormedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, pending, x, weights, keep, weight, bias, eps, value, *earlier):
-        kernels = extension.load()
+        kernels = backend.kernels(x)
         weights, keep = weights.contiguous(), keep.contiguous()
         means, m2, o = kernels.weighted_sum_moments(weights, [*earlier, value])
         mean, var = norms.combine(means, m2, x.shape[2] * x.shape[3])  # 2 x (C,)
@@ -161,7 +166,7 @@ class NormedSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g, _mean, _var):
         weights, keep, weight, bias, mean, rstd, *values = ctx.saved_tensors
-        kernels, g = extension.load(), g.contiguous()
+        kernels, g = backend.kernels(g), backend.arranged(g, values[0])
         factor, shift = NormedSum.affine(keep, weight, bias, mean, rstd)
         dots, dots_o, sums, total, with_o, o = kernels.rectified_products(
             g, weights, values, factor, shift

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import extension
+from . import backend
 from .choice import takes_fast_path
 
 Pooled = tuple[Tensor, Tensor]  # GAP(x), GAP(s): 2 x (B, C)
@@ -22,11 +22,16 @@ def join(r: Tensor, s: Tensor, ops: str = 'auto') -> tuple[Tensor, Pooled | None
         tuple[Tensor, Pooled | None]: ``x`` (B, C, H, W); with the fast path also ``GAP(x)`` and
         ``GAP(s)``, which cost nothing there.
     """
-    if takes_fast_path(ops, lambda: extension.obstacle(r, s)):
+    if takes_fast_path(ops, lambda: backend.obstacle(r, s)):
         x, pooled_x, pooled_s = Join.apply(r, s)
         return x, (pooled_x, pooled_s)
     r += s
     return r.relu_(), None
+
+
+def join_pools(r: Tensor, s: Tensor) -> Pooled:
+    """``GAP(ReLU(r + s))`` and ``GAP(s)`` alone, from the kernels, without gradients."""
+    return backend.kernels(r).join_pooled(r, s)
 
 
 class Join(torch.autograd.Function):
@@ -34,7 +39,7 @@ class Join(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, r, s):
-        pooled = extension.load().join_forward(r, s)  # 2 x (B, C)
+        pooled = backend.kernels(r).join_forward(r, s)  # 2 x (B, C)
         ctx.mark_dirty(r)
         ctx.save_for_backward(r)
         return r, *pooled
@@ -44,4 +49,4 @@ class Join(torch.autograd.Function):
     def backward(ctx, g, pooled_x, pooled_s):
         (x,) = ctx.saved_tensors
         vectors = (v.contiguous() for v in (pooled_x, pooled_s))
-        return extension.load().join_backward(g.contiguous(), *vectors, x)
+        return backend.kernels(x).join_backward(backend.arranged(g, x), *vectors, x)

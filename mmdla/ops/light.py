@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import BatchNorm2d
 
-from . import extension
+from . import backend
 from . import norm as norms
 from .choice import takes_fast_path
 
@@ -63,6 +63,31 @@ def light_attention(
     return x + drop_path(norm(attention_map(x, s, w)))
 
 
+def fuses_join(r: Tensor, s: Tensor, norm: nn.Module, drop_path: nn.Module, ops: str) -> bool:
+    """Whether :func:`light_attention_of_join` can run, where no gradients are needed."""
+    if norms.uses_batch_statistics(norm):
+        return False
+    return takes_fast_path(ops, lambda: obstacle(r, s, norm, drop_path))
+
+
+def light_attention_of_join(
+    r: Tensor, s: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Module
+) -> Tensor:
+    """The same for ``x = ReLU(r + s)``, which is never formed; without gradients.
+
+    Args:
+        r (Tensor): Residual, shape (B, C, H, W); may be overwritten with the result.
+        s (Tensor): Shortcut, shape (B, C, H, W).
+        w (Weights): See there.
+        norm (BatchNorm2d): With running statistics.
+        drop_path (nn.Module): Drop path of the whole branch.
+
+    Returns:
+        Tensor: Shape (B, C, H, W).
+    """
+    return backend.kernels(r).two_convs_joined(r, s, *_folded(r, w, norm, drop_path))
+
+
 def attention_map(x: Tensor, s: Tensor, w: Weights) -> Tensor:
     """The reference of ``o``, shape (B, C, H, W)."""
     channels = x.shape[1]
@@ -75,22 +100,35 @@ def attention_map(x: Tensor, s: Tensor, w: Weights) -> Tensor:
 
 def obstacle(x: Tensor, s: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
     """Why the fast path cannot run, or ``None``."""
-    return extension.obstacle(x, s) or norms.obstacle(x, norm, drop_path)
+    return backend.obstacle(x, s) or norms.obstacle(x, norm, drop_path)
 
 
 def fast(x: Tensor, s: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Module) -> Tensor:
     """The fast twin: folded kernels, one pass over ``x`` and ``s``."""
-    batch, channels = x.shape[:2]
-    kx = w.a.unsqueeze(-1) * w.value.view(channels, 9)  # (B, C, 9)
-    ks = _kernels_of_shortcut(w, batch)  # (B, C, 9)
+    if not norms.uses_batch_statistics(norm):
+        return TwoConvs.apply(x, s, *_folded(x, w, norm, drop_path))
     keep = norms.kept(x, drop_path)  # (B, 1)
-    if norms.uses_batch_statistics(norm):
-        out, mean, var = NormedTwoConvs.apply(x, s, kx, ks, norm.weight, norm.bias, keep, norm.eps)
-        norms.update_statistics(norm, mean, var, x.numel() // channels)
-        return out
+    kernels = _kernels(w, x.shape[0])  # 2 x (B, C, 9)
+    out, mean, var = NormedTwoConvs.apply(x, s, *kernels, norm.weight, norm.bias, keep, norm.eps)
+    norms.update_statistics(norm, mean, var, x.numel() // x.shape[1])
+    return out
+
+
+def _folded(
+    x: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Module
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Everything in the kernels of both maps, 2 x (B, C, 9), and a bias (B, C)."""
+    kx, ks = _kernels(w, x.shape[0])  # 2 x (B, C, 9)
+    keep = norms.kept(x, drop_path)  # (B, 1)
     scale, shift = (keep * v for v in norms.running_affine(norm))  # 2 x (B, C)
     scale = scale.unsqueeze(-1)  # (B, C, 1)
-    return TwoConvs.apply(x, s, _plus_identity(scale * kx, 1.0), scale * ks, shift)
+    return tuple(t.contiguous() for t in (_plus_identity(scale * kx, 1.0), scale * ks, shift))
+
+
+def _kernels(w: Weights, batch: int) -> tuple[Tensor, Tensor]:
+    """Of ``o``, for x and s, each (B, C, 9)."""
+    kx = w.a.unsqueeze(-1) * w.value.view(-1, 9)  # (B, C, 9)
+    return kx, _kernels_of_shortcut(w, batch)
 
 
 def _kernels_of_shortcut(w: Weights, batch: int) -> Tensor:
@@ -117,15 +155,14 @@ class TwoConvs(torch.autograd.Function):
     def forward(ctx, x, s, kx, ks, bias):
         kx, ks = kx.contiguous(), ks.contiguous()  # (B, C, 9)
         ctx.save_for_backward(x, s, kx, ks)
-        return extension.load().two_convs_forward(x, s, kx, ks, bias.contiguous())
+        return backend.kernels(x).two_convs_forward(x, s, kx, ks, bias.contiguous())
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         x, s, kx, ks = ctx.saved_tensors
-        one, zero = x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2])
-        kernels = extension.load()
-        return kernels.two_convs_backward(g.contiguous(), x, s, kx, ks, one, zero, zero, False)
+        g = backend.arranged(g, x)
+        return backend.kernels(x).two_convs_backward(g, x, s, kx, ks)
 
 
 class NormedTwoConvs(torch.autograd.Function):
@@ -133,7 +170,7 @@ class NormedTwoConvs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, s, kx, ks, weight, bias, keep, eps):
-        kernels = extension.load()
+        kernels = backend.kernels(x)
         kx, ks = kx.contiguous(), ks.contiguous()  # (B, C, 9)
         means, m2 = kernels.two_convs_moments(x, s, kx, ks)  # 2 x (B, C)
         mean, var = norms.combine(means, m2, x.shape[2] * x.shape[3])  # 2 x (C,)
@@ -150,11 +187,11 @@ class NormedTwoConvs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g, _mean, _var):
         x, s, kx, ks, weight, keep, mean, rstd = ctx.saved_tensors
-        kernels, g = extension.load(), g.contiguous()
+        kernels, g = backend.kernels(x), backend.arranged(g, x)
         gx, gs, total = kernels.two_convs_correlate(g, x, s)  # 2 x (B, C, 9), (B, C)
         with_o = (kx * gx).sum(-1) + (ks * gs).sum(-1)  # <g, o> of every plane, (B, C)
         count = x.numel() // x.shape[1]
         grads = norms.Gradients(total, with_o, keep, weight, mean, rstd, count)
         factors = (grads.alpha, grads.beta, grads.gamma)
-        dx, ds, dkx, dks, _ = kernels.two_convs_backward(g, x, s, kx, ks, *factors, True)
+        dx, ds, dkx, dks, _ = kernels.two_convs_backward_normed(g, x, s, kx, ks, *factors)
         return dx, ds, dkx, dks, grads.weight, grads.bias, None, None

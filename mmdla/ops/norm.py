@@ -10,7 +10,7 @@ def obstacle(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
     """Why these layers cannot be part of a fast path, or ``None``."""
     if type(norm) is not BatchNorm2d or not norm.affine:
         return f'it needs an affine BatchNorm2d, got {type(norm).__name__}'
-    if norm.weight.dtype != x.dtype:
+    if norm.weight.dtype not in (x.dtype, at_least_float32(x.dtype)):
         return f'parameters are {norm.weight.dtype}, maps {x.dtype}'
     if norm.training and x.numel() == x.shape[1]:
         return 'batch statistics need more than one value per channel'
@@ -19,13 +19,19 @@ def obstacle(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
     return None
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """What vectors and sums of maps of this dtype are computed in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def uses_batch_statistics(norm: BatchNorm2d) -> bool:
     return norm.training or norm.running_mean is None
 
 
 def kept(x: Tensor, drop_path: nn.Module) -> Tensor:
     """What drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1)."""
-    return drop_path(x.new_ones(x.shape[0], 1, 1, 1)).view(-1, 1)
+    ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=at_least_float32(x.dtype))
+    return drop_path(ones).view(-1, 1)
 
 
 def running_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:

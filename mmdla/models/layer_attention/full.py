@@ -95,7 +95,8 @@ class MRLABase(MultiHeadAttention):
         weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
         weight = heads.per_channel(weight) * state.gates  # (B, m, C)
         tail = (heads.norm, heads.drop_path, heads.scale, state.pending, self.ops)
-        return full_attention(x, weight, state.values, *tail), state
+        x_is_free = pooled is not None and not self.needs_gradients(x)
+        return full_attention(x, weight, state.values, *tail, x_is_free), state
 
     def maps_summed(self, index):
         return index + 1 if index else 0  # one map alone is not weighted: its weight is 1
@@ -138,11 +139,13 @@ class DLABase(MRLABase):
     ) -> None:
         super().__init__(channels, num_blocks, **kwargs)
         self.context = check_context(context)
-        self.dsu = DSU(channels, reduction, form)
+        dsu = DSU(channels, reduction, form)
+        self.dsu = dsu if num_blocks > 1 else None  # one block has nothing to refresh
 
     def refresh(self, y, state):
         if state is None:
-            return none_before(y, self.num_blocks)._replace(context=self.dsu(y))
+            context = self.dsu(y) if self.dsu else None
+            return none_before(y, self.num_blocks)._replace(context=context)
         context = self.dsu(y, state.context)  # 2 x (B, C)
         h, c = seen_context(context, self.context)  # 2 x (B or 1, C)
         described = torch.cat((state.keys, state.pooled), 1)  # (B, 2m, C)

@@ -4,7 +4,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...ops import Weights, light_attention
+from ...ops import Weights, fuses_join, join_pools, light_attention, light_attention_of_join
 from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, pool
 from .multi_head import MultiHeadAttention
@@ -42,15 +42,31 @@ class MRLALight(MultiHeadAttention):
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 
+    def finish(self, index, residual, shortcut, state):
+        heads = self.blocks[index]
+        layers = heads.norm, heads.drop_path
+        if self.needs_gradients(residual, shortcut) or not fuses_join(
+            residual, shortcut, *layers, self.ops
+        ):
+            return super().finish(index, residual, shortcut, state)
+        weights, state = self.weigh(index, *join_pools(residual, shortcut), state)
+        return light_attention_of_join(residual, shortcut, weights, *layers), state
+
     def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
         y, y_shortcut = (pool(x), None) if pooled is None else pooled  # 2 x (B, C)
-        weights = Weights(heads.gate(y), heads.value.weight, heads.lambda_)
-        if self.refreshes:
-            y_shortcut = pool(shortcut) if y_shortcut is None else y_shortcut
-            weights, state = self.refresh(y, y_shortcut, weights, state)
+        if y_shortcut is None and self.refreshes:
+            y_shortcut = pool(shortcut)
+        weights, state = self.weigh(index, y, y_shortcut, state)
         out = light_attention(x, shortcut, weights, heads.norm, heads.drop_path, self.ops)
         return out, state
+
+    def weigh(
+        self, index: int, y: Tensor, y_shortcut: Tensor | None, state: State | None
+    ) -> tuple[Weights, State | None]:
+        """What is made of the descriptors ``GAP(x_l)`` and ``GAP(s_l)``, each (B, C)."""
+        heads = self.blocks[index]
+        return Weights(heads.gate(y), heads.value.weight, heads.lambda_), state
 
 
 @MODELS.register_module()
@@ -93,10 +109,8 @@ class DLALight(MRLALight):
         self.dsu = DSU(channels, reduction, form)
         self.extract = depthwise(channels)
 
-    def refresh(
-        self, y: Tensor, y_shortcut: Tensor, weights: Weights, state: State | None
-    ) -> tuple[Weights, State]:
-        """Refresh the shortcut: descriptors of ``x_l`` and ``s_l``, each (B, C)."""
+    def weigh(self, index, y, y_shortcut, state):
+        weights, _ = super().weigh(index, y, y_shortcut, state)
         state = self.dsu(y, state)  # 2 x (B, C)
         d, _ = self.dsu(y_shortcut, seen_context(state, self.context))  # (B, C)
         return weights._replace(d=d, extract=self.extract.weight), state

@@ -1,6 +1,7 @@
 """What the attentions of the MRLA family share: heads for every block, and how a block ends."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...ops import check_ops, join
 from .heads import Heads
@@ -53,3 +54,9 @@ class MultiHeadAttention(LayerAttention):
     def attend(self, index, x, shortcut, state, pooled=None):
         """As in the base class, with ``GAP(x)`` and ``GAP(shortcut)`` where they are known."""
         raise NotImplementedError
+
+    def needs_gradients(self, *inputs: Tensor) -> bool:
+        """Whether a backward pass may go through this attention."""
+        if not torch.is_grad_enabled():
+            return False
+        return any(t.requires_grad for t in (*inputs, *self.parameters()))

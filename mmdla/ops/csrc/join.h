@@ -1,48 +1,77 @@
 // The end of a residual block and the poolings that layer attention starts with, in one pass:
 //
 //     x = relu(r + s), GAP(x), GAP(s)
-//
-// x takes the place of r.
 
 #pragma once
 
 #include "planes.h"
 
 namespace mmdla {
+namespace {
 
-inline std::tuple<Tensor, Tensor> join_forward(const Tensor& r, const Tensor& s) {
+// x = relu(r + s) of a row or piece, which may be r itself; NaN stays.
+template <typename T>
+inline void joined_row(const T* r, const T* s, int64_t size, T* x) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < size; ++i) {
+    const T v = r[i] + s[i];
+    x[i] = v < 0 ? T(0) : v;
+  }
+}
+
+// Sums of x = relu(r + s) and of s over a plane; x is stored in r if STORED.
+template <bool STORED, typename T>
+inline std::tuple<double, double> joined_sums(std::conditional_t<STORED, T*, const T*> r,
+                                              const T* s, int64_t area) {
+  double sum_x = 0, sum_s = 0;
+  for (int64_t start = 0; start < area; start += 1024) {  // short sums stay exact
+    const int64_t stop = std::min(area, start + 1024);
+    T part_x = 0, part_s = 0;
+    for (int64_t i = start; i < stop; ++i) {
+      const T v = r[i] + s[i];
+      const T x = v < 0 ? T(0) : v;
+      if constexpr (STORED) r[i] = x;
+      part_x += x;
+      part_s += s[i];
+    }
+    sum_x += part_x;
+    sum_s += part_s;
+  }
+  return {sum_x, sum_s};
+}
+
+template <bool STORED>
+std::tuple<Tensor, Tensor> join_pools(const Tensor& r, const Tensor& s) {
   check(r, {r, s});
   const Shape shape(r);
   Tensor pooled_x = vectors(r), pooled_s = vectors(r);
-  AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "join_forward", [&] {
+  AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "join_pools", [&] {
     auto* pr = r.data_ptr<scalar_t>();
     const auto* ps = s.const_data_ptr<scalar_t>();
     auto *gx = pooled_x.data_ptr<scalar_t>(), *gs = pooled_s.data_ptr<scalar_t>();
     over_planes(shape, [&](int64_t first, int64_t last) {
       const int64_t area = shape.area();
       for (int64_t p = first; p < last; ++p) {
-        auto* x = pr + p * area;
-        const auto* t = ps + p * area;
-        double sum_x = 0, sum_s = 0;
-        for (int64_t start = 0; start < area; start += 1024) {  // short sums stay exact
-          const int64_t stop = std::min(area, start + 1024);
-          scalar_t part_x = 0, part_s = 0;
-          for (int64_t i = start; i < stop; ++i) {
-            const scalar_t v = x[i] + t[i];
-            const scalar_t positive = v > 0 ? v : (v == v ? scalar_t(0) : v);  // NaN stays
-            x[i] = positive;
-            part_x += positive;
-            part_s += t[i];
-          }
-          sum_x += part_x;
-          sum_s += part_s;
-        }
+        const auto [sum_x, sum_s] =
+            joined_sums<STORED, scalar_t>(pr + p * area, ps + p * area, area);
         gx[p] = sum_x / area;
         gs[p] = sum_s / area;
       }
     });
   });
   return {pooled_x, pooled_s};
+}
+
+}  // namespace
+
+// Overwrite r with x; the poolings, each (B, C).
+inline std::tuple<Tensor, Tensor> join_forward(const Tensor& r, const Tensor& s) {
+  return join_pools<true>(r, s);
+}
+
+// The poolings alone.
+inline std::tuple<Tensor, Tensor> join_pooled(const Tensor& r, const Tensor& s) {
+  return join_pools<false>(r, s);
 }
 
 // Gradients of r and s from those of x and of the two poolings.

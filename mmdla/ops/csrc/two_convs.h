@@ -7,7 +7,7 @@
 
 #pragma once
 
-#include "planes.h"
+#include "join.h"
 
 namespace mmdla {
 namespace {
@@ -28,6 +28,12 @@ class Rows {
     } else {
       std::memcpy(row(h), plane + h * width_, width_ * sizeof(T));
     }
+  }
+
+  // A row of relu(r + s).
+  void load_joined(const T* r, const T* s, int64_t h) {
+    if (h < 0 || h >= height_) return load(r, h);
+    joined_row(r + h * width_, s + h * width_, width_, row(h));
   }
 
  private:
@@ -126,6 +132,35 @@ inline Tensor two_convs_forward(const Tensor& x, const Tensor& s, const Tensor& 
   return out;
 }
 
+// The same of x = relu(r + s), in the place of r: a row is read before the one above is written.
+inline Tensor two_convs_joined(const Tensor& r, const Tensor& s, const Tensor& kx,
+                               const Tensor& ks, const Tensor& bias) {
+  check(r, {r, s});
+  const Shape shape(r);
+  AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "two_convs_joined", [&] {
+    auto* pr = r.data_ptr<scalar_t>();
+    const auto* ps = s.const_data_ptr<scalar_t>();
+    const auto *wx = kx.const_data_ptr<scalar_t>(), *ws = ks.const_data_ptr<scalar_t>();
+    const auto* b = bias.const_data_ptr<scalar_t>();
+    over_planes(shape, [&](int64_t first, int64_t last) {
+      Rows<scalar_t, 3> rx(shape.height, shape.width), rs(shape.height, shape.width);
+      for (int64_t p = first; p < last; ++p) {
+        const Taps<scalar_t> tx(wx + 9 * p), ts(ws + 9 * p);
+        auto* r0 = pr + p * shape.area();
+        const auto* s0 = ps + p * shape.area();
+        for (int64_t h = -1; h < 1; ++h) rx.load_joined(r0, s0, h), rs.load(s0, h);
+        for (int64_t h = 0; h < shape.height; ++h) {
+          rx.load_joined(r0, s0, h + 1), rs.load(s0, h + 1);
+          auto* row = r0 + h * shape.width;
+          two_convs_row(rx, rs, tx, ts, h, shape.width, row);
+          for (int64_t i = 0; i < shape.width; ++i) row[i] += b[p];
+        }
+      }
+    });
+  });
+  return r;
+}
+
 // Mean of o in every plane and the sum of its squared deviations from it, each (B, C).
 inline std::tuple<Tensor, Tensor> two_convs_moments(const Tensor& x, const Tensor& s, const Tensor& kx,
                                    const Tensor& ks) {
@@ -201,20 +236,20 @@ inline std::tuple<Tensor, Tensor, Tensor> two_convs_correlate(const Tensor& g, c
   return {cx, cs, sum};
 }
 
+namespace {
+
 // With u = alpha g + beta o + gamma (all three (B, C)), the gradient that arrives at o:
 // gradients of x and s (of x plus g if residual), correlations of u with the shifted maps, and the
 // sum of u in every plane.
-inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward(const Tensor& g, const Tensor& x,
-                                                            const Tensor& s, const Tensor& kx,
-                                                            const Tensor& ks, const Tensor& alpha,
-                                                            const Tensor& beta, const Tensor& gamma,
-                                                            bool residual) {
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    const Tensor& g, const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks,
+    const Tensor& alpha, const Tensor& beta, const Tensor& gamma, bool residual) {
   check(x, {x, s, g});
   const Shape shape(x);
   Tensor dx = at::empty_like(x), ds = at::empty_like(x);
   Tensor cx = at::zeros({x.size(0), x.size(1), 9}, x.options()), cs = at::zeros_like(cx);
   Tensor sum = vectors(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_backward", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "backward", [&] {
     auto* total = sum.data_ptr<scalar_t>();
     const auto *px = x.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
     const auto* pg = g.const_data_ptr<scalar_t>();
@@ -267,6 +302,22 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward(con
     });
   });
   return {dx, ds, cx, cs, sum};
+}
+
+}  // namespace
+
+// Gradients of x, s, kx, ks and the bias from that of o.
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward(
+    const Tensor& g, const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks) {
+  const Tensor zero = vectors(x);
+  return backward(g, x, s, kx, ks, at::ones_like(zero), zero, zero, false);
+}
+
+// The same where alpha g + beta o + gamma arrives at o, and g besides at x.
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward_normed(
+    const Tensor& g, const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks,
+    const Tensor& alpha, const Tensor& beta, const Tensor& gamma) {
+  return backward(g, x, s, kx, ks, alpha, beta, gamma, true);
 }
 
 }  // namespace mmdla

@@ -123,12 +123,43 @@ inline Tensor add_rectified(const Tensor& x, const Tensor& o, const Tensor& scal
       for (int64_t p = first; p < last; ++p) {
         for (int64_t i = p * shape.area(); i < (p + 1) * shape.area(); ++i) {
           const scalar_t z = a[p] * po[i] + b[p];
-          result[i] = px[i] + k[p] * (z > 0 ? z : scalar_t(0));
+          result[i] = px[i] + k[p] * (z < 0 ? scalar_t(0) : z);  // NaN stays
         }
       }
     });
   });
   return out;
+}
+
+// x + keep * relu(scale * o + shift) in the place of x, without o.
+inline Tensor add_rectified_sum(const Tensor& x, const Tensor& w,
+                                const std::vector<Tensor>& values, const Tensor& scale,
+                                const Tensor& shift, const Tensor& keep) {
+  check(x, {x});
+  check(x, values);
+  const Shape shape(x);
+  const int64_t channels = x.size(1), blocks = values.size();
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "add_rectified_sum", [&] {
+    const auto maps = pointers<scalar_t>(values);
+    const auto* pw = w.const_data_ptr<scalar_t>();
+    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
+    const auto* k = keep.const_data_ptr<scalar_t>();
+    auto* px = x.data_ptr<scalar_t>();
+    over_planes(shape, [&](int64_t first, int64_t last) {
+      scalar_t o[PIECE];
+      for (int64_t p = first; p < last; ++p) {
+        const auto* weight = pw + p / channels * blocks * channels + p % channels;
+        over_pieces(p, shape.area(), [&](int64_t offset, int64_t size) {
+          sum_piece(maps, offset, weight, channels, size, o);
+          for (int64_t i = 0; i < size; ++i) {
+            const scalar_t z = a[p] * o[i] + b[p];
+            px[offset + i] += k[p] * (z < 0 ? scalar_t(0) : z);  // NaN stays
+          }
+        });
+      }
+    });
+  });
+  return x;
 }
 
 // With t = g where scale * o + shift > 0, else 0, for every plane: the dot products of t with each

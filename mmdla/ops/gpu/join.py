@@ -1,0 +1,80 @@
+"""The end of a residual block, ``x = ReLU(r + s)`` in the place of ``r``, with the poolings."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .tiles import Tiling, sample_and_channels, span, store_partial, tile, tuned, vector
+
+
+@tuned('r')
+@triton.jit
+def forward_kernel(
+    r, s, sums_x, sums_s, channels, height, width,
+    STORED: tl.constexpr, SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    b, c = sample_and_channels(channels, BLOCK_C)
+    first, end = span(height, width, SPAN)
+    sum_x = tl.zeros((BLOCK_C,), ACC)
+    sum_s = tl.zeros((BLOCK_C,), ACC)
+    for start in range(first, end, BLOCK_P):
+        _, offsets, mask = tile(b, c, start, channels, height, width, BLOCK_P, LAST)
+        shortcut = tl.load(s + offsets, mask=mask, other=0.0).to(ACC)
+        total = tl.load(r + offsets, mask=mask, other=0.0).to(ACC) + shortcut
+        x = tl.where(total < 0, tl.zeros(total.shape, ACC), total)  # NaN stays
+        if STORED:
+            tl.store(r + offsets, x, mask=mask)
+        sum_x += tl.sum(x, 0)
+        sum_s += tl.sum(shortcut, 0)
+    store_partial(sums_x, b, c, channels, sum_x)
+    store_partial(sums_s, b, c, channels, sum_s)
+
+
+@tuned()
+@triton.jit
+def backward_kernel(
+    g, of_x, of_s, x, dr, ds, channels, height, width,
+    SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    b, c = sample_and_channels(channels, BLOCK_C)
+    first, end = span(height, width, SPAN)
+    area = height * width
+    more_x = vector(of_x, b, c, channels)[None, :] / area
+    more_s = vector(of_s, b, c, channels)[None, :] / area
+    for start in range(first, end, BLOCK_P):
+        _, offsets, mask = tile(b, c, start, channels, height, width, BLOCK_P, LAST)
+        gradient = tl.load(g + offsets, mask=mask, other=0.0).to(ACC) + more_x
+        positive = tl.load(x + offsets, mask=mask, other=0.0) > 0
+        gradient = tl.where(positive, gradient, tl.zeros(gradient.shape, ACC))
+        tl.store(dr + offsets, gradient, mask=mask)
+        tl.store(ds + offsets, gradient + more_s, mask=mask)
+
+
+def join_forward(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Overwrite ``r`` with x; GAP(x) and GAP(s), each (B, C)."""
+    return _pooled(r, s, stored=True)
+
+
+def join_pooled(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """The poolings alone."""
+    return _pooled(r, s, stored=False)
+
+
+def _pooled(r: Tensor, s: Tensor, stored: bool) -> tuple[Tensor, Tensor]:
+    grid = Tiling(r)
+    sums = grid.partial(r), grid.partial(r)
+    forward_kernel[grid](r, s, *sums, STORED=stored, **grid.options)
+    return tuple((part.sum(0) / grid.area).to(r.dtype) for part in sums)
+
+
+def join_backward(
+    g: Tensor, pooled_x: Tensor, pooled_s: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of r and s from those of x and of the two poolings."""
+    grid = Tiling(x)
+    dr, ds = torch.empty_like(x), torch.empty_like(x)
+    backward_kernel[grid](g, *grid.vectors(pooled_x, pooled_s), x, dr, ds, **grid.options)
+    return dr, ds
