@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from mmdet.models.backbones import ResNet
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
@@ -267,6 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for mode in args.mode
             for shape in args.shape
         ]
+    MMLogger.get_current_instance().setLevel('WARNING')  # how every weight is initialized
     print(f'PyTorch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads')
     rows = []
     for case in cases:

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 SOURCES = sorted((Path(__file__).parent / 'csrc').iterdir())
 FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fassociative-math', '-fno-signed-zeros',
-         '-fno-trapping-math']  # fmt: skip
+         '-fno-trapping-math', '-fno-tree-loop-distribute-patterns']  # fmt: skip
 
 
 @functools.cache
@@ -41,7 +41,8 @@ def load() -> ModuleType | None:
                 name, [str(path) for path in SOURCES if path.suffix == '.cpp'], extra_cflags=FLAGS
             )
         except (OSError, RuntimeError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
+            lines = str(error).strip().splitlines()
+            reason = next((line for line in lines if 'error:' in line), lines[0])
     print_log(f'mmdla runs without its CPU kernels: {reason}', 'current', 30)
     return None
 

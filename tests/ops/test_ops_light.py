@@ -128,7 +128,7 @@ def test_obstacles():
     norm = batch_norm(4, True)
     last = x.contiguous(memory_format=torch.channels_last)
     cases = [
-        (last, s, norm, nn.Identity(), 'contiguous'),
+        (last, s, norm, nn.Identity(), 'NCHW'),
         (x.half(), s, norm, nn.Identity(), 'float16'),
         (x, s, nn.GroupNorm(2, 4), nn.Identity(), 'GroupNorm'),
         (x, s, norm.float(), nn.Identity(), 'parameters are torch.float32'),
