@@ -1,6 +1,7 @@
 """Write the model index (configs/metafile.yml) and the README's table from the configs."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -38,9 +39,18 @@ def configs(prefix: str = '') -> list[Path]:
     return [path for path in found if not path.stem.startswith('demo')]
 
 
+@functools.cache
+def size_of(path: Path, depth: int | None = None) -> Complexity:
+    """Of a config's model, with another depth of the backbone if given."""
+    cfg = Config.fromfile(path)
+    if depth:
+        cfg.model.backbone.depth = depth
+    return measure(cfg)
+
+
 def entry(path: Path) -> dict:
     """The model of a config as the model index has it."""
-    size = measure(Config.fromfile(path))
+    size = size_of(path)
     (data, task) = next(TASKS[key] for key in TASKS if path.stem.startswith(f'{key}_'))
     return dict(
         Name=path.stem,
@@ -61,13 +71,9 @@ def table() -> str:
     rows = ['| config | parameters, M | GMACs | trained? |', '|---|---|---|---|']
     for prefix in ('faster_rcnn', 'mask_rcnn', 'retinanet', 'imagenet'):
         for path in configs(prefix):
-            rows.append(row(link(path), [measure(Config.fromfile(path))], 2))
+            rows.append(row(link(path), [size_of(path)], 2))
     for path in configs('cifar100_'):
-        cfg = Config.fromfile(path)
-        sizes = []
-        for depth in CIFAR_DEPTHS:
-            cfg.model.backbone.depth = depth
-            sizes.append(measure(cfg))
+        sizes = [size_of(path, depth) for depth in CIFAR_DEPTHS]
         twin = path.with_name(path.name.replace('cifar100', 'cifar10'))
         rows.append(row(f'{link(path)}, {link(twin)}: depth 20 / 56 / 110', sizes, 3))
     return '\n'.join(rows)

@@ -19,12 +19,14 @@ class Backend(NamedTuple):
         dtypes (tuple[torch.dtype]): Of the maps that they take.
         channels_last (bool): Whether they take such maps, besides NCHW.
         lacking (str): What is said where they are not to be had.
+        unasked (bool): Whether they run without ``ops='fast'``.
     """
 
     load: Callable[[], ModuleType | None]
     dtypes: tuple[torch.dtype, ...]
     channels_last: bool
     lacking: str
+    unasked: bool = True
 
 
 @functools.cache
@@ -41,13 +43,20 @@ FULL = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
 BACKENDS = {
     'cpu': Backend(extension.load, FULL, False, 'the kernels cannot be compiled'),
-    'cuda': Backend(load_triton, FULL + HALF, True, 'Triton is not installed'),
+    # not unasked until they have run on a GPU: see docs/performance.md
+    'cuda': Backend(load_triton, FULL + HALF, True, 'Triton is not installed', unasked=False),
 }
 
 
 def kernels(x: Tensor) -> ModuleType:
     """The kernels for a map without :func:`obstacle`."""
     return BACKENDS[x.device.type].load()
+
+
+def runs_unasked(x: Tensor) -> bool:
+    """Whether ``ops='auto'`` takes the kernels for a map."""
+    backend = BACKENDS.get(x.device.type)
+    return backend is not None and backend.unasked
 
 
 def obstacle(*maps: Tensor) -> str | None:

@@ -4,6 +4,9 @@ import os
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
+from .backend import runs_unasked
 
 OPS = ('auto', 'reference', 'fast')
 VARIABLE = 'MMDLA_OPS'
@@ -25,11 +28,12 @@ def forced_ops(ops: str = 'auto') -> str:
     return ops
 
 
-def takes_fast_path(ops: str, obstacle: Callable[[], str | None]) -> bool:
+def takes_fast_path(ops: str, x: Tensor, obstacle: Callable[[], str | None]) -> bool:
     """Whether the fast implementation runs.
 
     Args:
         ops (str): The argument of the caller.
+        x (Tensor): One of the maps.
         obstacle (Callable): Says why the fast implementation cannot run here, or ``None``.
 
     Raises:
@@ -38,7 +42,7 @@ def takes_fast_path(ops: str, obstacle: Callable[[], str | None]) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False  # a compiler or exporter sees plain operations
     wanted = forced_ops(ops)
-    if wanted == 'reference':
+    if wanted == 'reference' or (wanted == 'auto' and not runs_unasked(x)):
         return False
     reason = obstacle()
     if reason is not None and wanted == 'fast':

@@ -76,7 +76,7 @@ def full_attention(
     Returns:
         Tensor: Shape (B, C, H, W).
     """
-    if takes_fast_path(ops, lambda: obstacle(x, values, norm, drop_path)):
+    if takes_fast_path(ops, x, lambda: obstacle(x, values, norm, drop_path)):
         return fast(x, weights, values, norm, drop_path, scale, pending, x_is_free)
     out = norm(weighted_sum(weights, values)).relu()
     return x + drop_path(out if scale is None else scale * out)

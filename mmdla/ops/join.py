@@ -22,7 +22,7 @@ def join(r: Tensor, s: Tensor, ops: str = 'auto') -> tuple[Tensor, Pooled | None
         tuple[Tensor, Pooled | None]: ``x`` (B, C, H, W); with the fast path also ``GAP(x)`` and
         ``GAP(s)``, which cost nothing there.
     """
-    if takes_fast_path(ops, lambda: backend.obstacle(r, s)):
+    if takes_fast_path(ops, r, lambda: backend.obstacle(r, s)):
         x, pooled_x, pooled_s = Join.apply(r, s)
         return x, (pooled_x, pooled_s)
     r += s

@@ -58,7 +58,7 @@ def light_attention(
     Raises:
         RuntimeError: ``ops='fast'`` where the fast path cannot run.
     """
-    if takes_fast_path(ops, lambda: obstacle(x, s, norm, drop_path)):
+    if takes_fast_path(ops, x, lambda: obstacle(x, s, norm, drop_path)):
         return fast(x, s, w, norm, drop_path)
     return x + drop_path(norm(attention_map(x, s, w)))
 
@@ -67,7 +67,7 @@ def fuses_join(r: Tensor, s: Tensor, norm: nn.Module, drop_path: nn.Module, ops:
     """Whether :func:`light_attention_of_join` can run, where no gradients are needed."""
     if norms.uses_batch_statistics(norm):
         return False
-    return takes_fast_path(ops, lambda: obstacle(r, s, norm, drop_path))
+    return takes_fast_path(ops, r, lambda: obstacle(r, s, norm, drop_path))
 
 
 def light_attention_of_join(
@@ -144,7 +144,7 @@ def _kernels_of_shortcut(w: Weights, batch: int) -> Tensor:
 
 def _plus_identity(kernels: Tensor, factor: Tensor | float) -> Tensor:
     """``kernels + factor * δ``: (..., C, 9) with the centre increased."""
-    centre = F.one_hot(torch.tensor(4), 9).to(kernels)  # (9,)
+    centre = (torch.arange(9, device=kernels.device) == 4).to(kernels.dtype)  # (9,)
     return kernels + factor * centre
 
 

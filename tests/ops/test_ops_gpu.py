@@ -14,6 +14,7 @@ from torch import nn
 from mmdla import DLAResNet_CIFAR
 from mmdla.ops import join, light_attention
 from mmdla.ops.backend import BACKENDS, load_triton, obstacle
+from mmdla.ops.choice import takes_fast_path
 from mmdla.ops.light import attention_map
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -153,8 +154,7 @@ def test_gradcheck(training):
 @pytest.mark.parametrize('kind', ['DLALight', 'DLABase'])
 def test_a_network_under_autocast(kind):
     """Outputs in bfloat16 are as near to float64 as those of the reference, and it trains."""
-    images = torch.randn(2, 3, 8, 8, device=DEVICE)
-    outs = {}
+    images, outs = torch.randn(2, 3, 4, 4, device=DEVICE), {}
     for ops in ('exact', 'reference', 'fast'):
         torch.manual_seed(0)
         attention = dict(type=kind, ops=ops.replace('exact', 'reference'), head_channels=16)
@@ -171,6 +171,12 @@ def test_a_network_under_autocast(kind):
     exact = outs.pop('exact')
     error = {ops: (out.double() - exact).norm() / exact.norm() for ops, out in outs.items()}
     assert error['fast'] < 1.5 * error['reference'] + torch.finfo(torch.bfloat16).eps
+
+
+def test_only_if_asked_for():
+    x = torch.zeros(1, 1, 2, 2, device=DEVICE)
+    assert not takes_fast_path('auto', x, lambda: None)
+    assert takes_fast_path('fast', x, lambda: None)
 
 
 def test_obstacles():

@@ -24,7 +24,7 @@ def tuned(*in_place: str) -> Callable:
     Args:
         in_place (str): Names of the arguments that the kernel overwrites.
     """
-    shapes = [(256, 8, 1)] if INTERPRETED else NCHW + CHANNELS_LAST
+    shapes = [(256, 32, 1)] if INTERPRETED else NCHW + CHANNELS_LAST
     configs = [triton.Config(dict(BLOCK_P=p, BLOCK_C=c), num_warps=warps) for p, c, warps in shapes]
 
     def of_layout(configs, arguments, **options):
