@@ -23,7 +23,7 @@ demo: setup
 	@$(VENV_PYTHON) tools/demo/run.py
 
 test: lint
-	@$(VENV_PYTHON) -m pytest
+	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .

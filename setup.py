@@ -31,7 +31,7 @@ EXTRAS = {
         'mmdet==3.3.0',
         'mmpretrain==1.2.0',
     ],
-    'test': ['pytest', 'ruff', 'hypothesis'],
+    'test': ['pytest', 'pytest-xdist', 'ruff', 'hypothesis'],
 }
 
 

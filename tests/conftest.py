@@ -15,7 +15,11 @@ from mmengine.registry import DefaultScope
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
-torch.set_num_threads(min(2, torch.get_num_threads()))
+if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each, subprocesses included
+    os.environ['OMP_NUM_THREADS'] = '1'
+    torch.set_num_threads(1)
+else:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in owned:
             kept[storage._cdata] = storage
-        return tensor
+        return tensor.detach()  # an output that its own node keeps would keep that node
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()

@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmdla import DLAResNet
+from mmdla.utils.memory import saved_bytes
 
 SMALL = dict(depth=18, base_channels=32)
 VARIANTS = [
@@ -77,20 +78,8 @@ def test_checkpointing_changes_nothing(drop_path_rate):
 
 def test_checkpointing_saves_memory():
     def saved(with_cp):
-        sizes = {}
         model = DLAResNet(**SMALL, with_cp=with_cp).train()
-        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-        def pack(t):
-            storage = t.untyped_storage()
-            if storage.data_ptr() not in own:
-                sizes[storage.data_ptr()] = storage.nbytes()
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            keep = model(torch.randn(4, 3, 64, 64))
-        assert keep
-        return sum(sizes.values())
+        return saved_bytes(model, lambda: model(torch.randn(4, 3, 64, 64)))
 
     assert saved(True) < 0.5 * saved(False)
 
