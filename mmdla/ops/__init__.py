@@ -1,9 +1,10 @@
 """The numerics of layer attention: a plain PyTorch reference of each, and a faster twin."""
 
-from .choice import OPS, check_ops
+from .choice import OPS, check_ops, takes_fast_path
 from .full import Pending, full_attention
-from .join import join, join_pools
-from .light import Weights, fuses_join, light_attention, light_attention_of_join
+from .join import join, join_normed, pools_of_join
+from .light import Weights, light_attention, light_attention_of_join
+from .norm import is_fixed_affine
 
 __all__ = [
     'OPS',
@@ -11,9 +12,11 @@ __all__ = [
     'Weights',
     'check_ops',
     'full_attention',
-    'fuses_join',
+    'is_fixed_affine',
     'join',
-    'join_pools',
+    'join_normed',
     'light_attention',
     'light_attention_of_join',
+    'pools_of_join',
+    'takes_fast_path',
 ]

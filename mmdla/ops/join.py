@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import BatchNorm2d
 
 from . import backend
 from .choice import takes_fast_path
+from .norm import at_least_float32, running_affine
 
 Pooled = tuple[Tensor, Tensor]  # GAP(x), GAP(s): 2 x (B, C)
 
@@ -29,9 +31,28 @@ def join(r: Tensor, s: Tensor, ops: str = 'auto') -> tuple[Tensor, Pooled | None
     return r.relu_(), None
 
 
-def join_pools(r: Tensor, s: Tensor) -> Pooled:
-    """``GAP(ReLU(r + s))`` and ``GAP(s)`` alone, from the kernels, without gradients."""
-    return backend.kernels(r).join_pooled(r, s)
+def join_normed(r: Tensor, s: Tensor, norm: BatchNorm2d) -> tuple[Tensor, Pooled]:
+    """:func:`join` of ``norm(r)``, which is not formed; from the kernels, without gradients.
+
+    Args:
+        r (Tensor): Residual before its last norm, shape (B, C, H, W); may be overwritten.
+        s (Tensor): Shortcut, shape (B, C, H, W).
+        norm (BatchNorm2d): With running statistics.
+    """
+    return r, backend.kernels(r).join_forward(r, s, *affine_of(norm, r))
+
+
+def pools_of_join(r: Tensor, s: Tensor, norm: BatchNorm2d | None) -> Pooled:
+    """The poolings of :func:`join_normed` alone; ``None`` is no norm."""
+    return backend.kernels(r).join_pooled(r, s, *affine_of(norm, r))
+
+
+def affine_of(norm: BatchNorm2d | None, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a norm with running statistics for the kernels, 2 x (B, C)."""
+    dtype, size = at_least_float32(r.dtype), r.shape[:2]
+    if norm is None:
+        return r.new_ones(size, dtype=dtype), r.new_zeros(size, dtype=dtype)
+    return tuple(v.to(dtype).expand(size).contiguous() for v in running_affine(norm))
 
 
 class Join(torch.autograd.Function):
@@ -39,7 +60,7 @@ class Join(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, r, s):
-        pooled = backend.kernels(r).join_forward(r, s)  # 2 x (B, C)
+        pooled = backend.kernels(r).join_forward(r, s, *affine_of(None, r))  # 2 x (B, C)
         ctx.mark_dirty(r)
         ctx.save_for_backward(r)
         return r, *pooled

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import BatchNorm2d
 from . import backend
 from . import norm as norms
 from .choice import takes_fast_path
+from .join import affine_of
 
 
 class Weights(NamedTuple):
@@ -63,17 +64,15 @@ def light_attention(
     return x + drop_path(norm(attention_map(x, s, w)))
 
 
-def fuses_join(r: Tensor, s: Tensor, norm: nn.Module, drop_path: nn.Module, ops: str) -> bool:
-    """Whether :func:`light_attention_of_join` can run, where no gradients are needed."""
-    if norms.uses_batch_statistics(norm):
-        return False
-    return takes_fast_path(ops, r, lambda: obstacle(r, s, norm, drop_path))
-
-
 def light_attention_of_join(
-    r: Tensor, s: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Module
+    r: Tensor,
+    s: Tensor,
+    w: Weights,
+    norm: BatchNorm2d,
+    drop_path: nn.Module,
+    last_norm: BatchNorm2d | None = None,
 ) -> Tensor:
-    """The same for ``x = ReLU(r + s)``, which is never formed; without gradients.
+    """The same for ``x = ReLU(last_norm(r) + s)``, which is not formed; without gradients.
 
     Args:
         r (Tensor): Residual, shape (B, C, H, W); may be overwritten with the result.
@@ -81,11 +80,13 @@ def light_attention_of_join(
         w (Weights): See there.
         norm (BatchNorm2d): With running statistics.
         drop_path (nn.Module): Drop path of the whole branch.
+        last_norm (BatchNorm2d, optional): With running statistics; ``None`` is no norm.
 
     Returns:
         Tensor: Shape (B, C, H, W).
     """
-    return backend.kernels(r).two_convs_joined(r, s, *_folded(r, w, norm, drop_path))
+    vectors = (*affine_of(last_norm, r), *_folded(r, w, norm, drop_path))
+    return backend.kernels(r).two_convs_joined(r, s, *vectors)
 
 
 def attention_map(x: Tensor, s: Tensor, w: Weights) -> Tensor:

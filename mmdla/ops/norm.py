@@ -28,6 +28,11 @@ def uses_batch_statistics(norm: BatchNorm2d) -> bool:
     return norm.training or norm.running_mean is None
 
 
+def is_fixed_affine(norm: nn.Module) -> bool:
+    """Whether a layer is a scale and a shift of every channel, the same for every input."""
+    return type(norm) is BatchNorm2d and norm.affine and not uses_batch_statistics(norm)
+
+
 def kept(x: Tensor, drop_path: nn.Module) -> Tensor:
     """What drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1)."""
     ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=at_least_float32(x.dtype))

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from mmdla import DLAResNet
-from mmdla.ops import Weights, full_attention, join, join_pools, light_attention_of_join
+from mmdla.ops import (
+    Weights,
+    full_attention,
+    join,
+    join_normed,
+    light_attention_of_join,
+    pools_of_join,
+)
 from mmdla.ops import light_attention as light
 from mmdla.ops.backend import BACKENDS
 
@@ -54,7 +61,8 @@ def test_frozen_stages_in_training(kind):
 
 @pytest.mark.parametrize('triton', [False, True], ids=['compiled', 'triton'])
 @pytest.mark.parametrize('shape', [(2, 3, 7, 5), (1, 2, 1, 1), (1, 1, 40, 33)], ids=str)
-def test_light_attention_of_join(shape, triton, monkeypatch):
+@pytest.mark.parametrize('normed', [False, True])
+def test_light_attention_of_join(shape, triton, normed, monkeypatch):
     if triton:
         monkeypatch.setitem(BACKENDS, 'cpu', BACKENDS['cuda'])
     batch, channels = shape[:2]
@@ -66,12 +74,22 @@ def test_light_attention_of_join(shape, triton, monkeypatch):
         torch.rand(batch, channels).double(),
         torch.randn(channels, 1, 3, 3).double(),
     )
-    norm = nn.BatchNorm2d(channels).double().eval()
-    x, _ = join(r.clone(), s, 'reference')
+    norm, last = (nn.BatchNorm2d(channels).double().eval() for _ in range(2))
+    for tensor in (last.weight.data, last.bias.data, last.running_mean, last.running_var):
+        tensor.uniform_(0.5, 1.5)
+    last = last if normed else None
+    normed_r = last(r).detach() if normed else r.clone()
+    x, _ = join(normed_r, s, 'reference')
     expected = light(x, s, weights, norm, nn.Identity(), 'reference')
-    for got, mean in zip(join_pools(r, s), (x.mean((2, 3)), s.mean((2, 3))), strict=True):
-        torch.testing.assert_close(got, mean)
-    got = light_attention_of_join(r, s, weights, norm, nn.Identity())
+    means = x.mean((2, 3)), s.mean((2, 3))
+    with torch.no_grad():
+        for got, mean in zip(pools_of_join(r, s, last), means, strict=True):
+            torch.testing.assert_close(got, mean)
+        if normed:
+            joined, pooled = join_normed(r.clone(), s, last)
+            torch.testing.assert_close(joined, x)
+            torch.testing.assert_close(pooled, means)
+        got = light_attention_of_join(r, s, weights, norm, nn.Identity(), last)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -90,6 +108,21 @@ def test_full_attention_with_free_input(free, triton, monkeypatch):
         got = full_attention(x, *arguments, 'fast', x_is_free=free)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     assert free or torch.equal(x, kept)
+
+
+def test_norms_that_are_observed_are_not_fused():
+    model = network('DLALight', 'fast').eval()
+    seen = []
+    model.layer1[0].bn2.register_forward_hook(lambda *_: seen.append('norm'))
+    model.layer1[1].register_forward_hook(lambda _, __, out: seen.append(out[0].mean().item()))
+    images = torch.randn(1, 3, 40, 40).double()
+    with torch.no_grad():
+        model(images)
+    fused = seen.copy()
+    seen.clear()
+    model(images)  # with gradients nothing is fused
+    assert fused[0] == seen[0] == 'norm'
+    assert fused[1] == pytest.approx(seen[1])
 
 
 def test_nan_is_not_hidden():

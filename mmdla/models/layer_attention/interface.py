@@ -23,6 +23,8 @@ class LayerAttention(BaseModule):
         init_cfg (dict, optional): Initialization config of MMEngine.
     """
 
+    fuses_norm = False  # whether ``finish`` takes ``last_norm``, and ``recalibrate`` does nothing
+
     def __init__(
         self,
         channels: int,

@@ -4,7 +4,15 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...ops import Weights, fuses_join, join_pools, light_attention, light_attention_of_join
+from ...ops import (
+    Weights,
+    is_fixed_affine,
+    light_attention,
+    light_attention_of_join,
+    pools_of_join,
+    takes_fast_path,
+)
+from ...ops.light import obstacle
 from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, pool
 from .multi_head import MultiHeadAttention
@@ -42,15 +50,18 @@ class MRLALight(MultiHeadAttention):
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 
-    def finish(self, index, residual, shortcut, state):
+    def finish(self, index, residual, shortcut, state, last_norm=None):
         heads = self.blocks[index]
         layers = heads.norm, heads.drop_path
-        if self.needs_gradients(residual, shortcut) or not fuses_join(
-            residual, shortcut, *layers, self.ops
+        if self.needs_gradients(residual, shortcut) or not (
+            is_fixed_affine(heads.norm)
+            and takes_fast_path(self.ops, residual, lambda: obstacle(residual, shortcut, *layers))
         ):
-            return super().finish(index, residual, shortcut, state)
-        weights, state = self.weigh(index, *join_pools(residual, shortcut), state)
-        return light_attention_of_join(residual, shortcut, weights, *layers), state
+            return super().finish(index, residual, shortcut, state, last_norm)
+        pooled = pools_of_join(residual, shortcut, last_norm)  # 2 x (B, C)
+        weights, state = self.weigh(index, *pooled, state)
+        out = light_attention_of_join(residual, shortcut, weights, *layers, last_norm)
+        return out, state
 
     def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]

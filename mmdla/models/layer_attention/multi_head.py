@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ...ops import check_ops, join
+from ...ops import check_ops, join, join_normed, takes_fast_path
+from ...ops.backend import obstacle
 from .heads import Heads
 from .interface import LayerAttention
 
@@ -28,6 +29,7 @@ class MultiHeadAttention(LayerAttention):
     """
 
     heads_type: type[Heads]
+    fuses_norm = True
 
     def __init__(
         self,
@@ -47,8 +49,13 @@ class MultiHeadAttention(LayerAttention):
             for _ in range(num_blocks)
         )
 
-    def finish(self, index, residual, shortcut, state):
-        x, pooled = join(residual, shortcut, self.ops)
+    def finish(self, index, residual, shortcut, state, last_norm=None):
+        if last_norm is None:
+            x, pooled = join(residual, shortcut, self.ops)
+        elif takes_fast_path(self.ops, residual, lambda: obstacle(residual, shortcut)):
+            x, pooled = join_normed(residual, shortcut, last_norm)
+        else:
+            x, pooled = join(last_norm(residual), shortcut, self.ops)
         return self.attend(index, x, shortcut, state, pooled)
 
     def attend(self, index, x, shortcut, state, pooled=None):

@@ -8,6 +8,8 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...ops import is_fixed_affine
+
 
 class ResidualBlock(BaseModule):
     """What both blocks share.
@@ -44,9 +46,20 @@ class ResidualBlock(BaseModule):
         """The norm layer after ``conv{i}``."""
         return getattr(self, getattr(self, f'norm{i}_name'))
 
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm layer of the residual."""
+        return self.norm(self.num_convs)
+
     def zero_init_last_norm(self) -> None:
         """Let the block start as the identity."""
-        nn.init.zeros_(self.norm(self.num_convs).weight)
+        nn.init.zeros_(self.last_norm.weight)
+
+    def can_leave_norm(self) -> bool:
+        """Whether ``forward(x, last_norm=False)`` leaves out an affine map and nothing else."""
+        observed = (self._forward_hooks, self.last_norm._forward_hooks)
+        drops = self.training and not isinstance(self.drop_path, nn.Identity)
+        return is_fixed_affine(self.last_norm) and not (any(observed) or drops)
 
     def shortcut(self, x: Tensor) -> Tensor:
         return x if self.downsample is None else self.downsample(x)
@@ -82,11 +95,10 @@ class BasicBlock(ResidualBlock):
         )
         self._add_conv(2, mid_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, last_norm: bool = True) -> tuple[Tensor, Tensor]:
         """(B, C_in, H, W) to residual and shortcut, each (B, C, H/stride, W/stride)."""
-        out = self.relu(self.norm(1)(self.conv1(x)))
-        out = self.norm(2)(self.conv2(out))
-        return out, self.shortcut(x)
+        out = self.conv2(self.relu(self.norm(1)(self.conv1(x))))
+        return self.last_norm(out) if last_norm else out, self.shortcut(x)
 
 
 class Bottleneck(ResidualBlock):
@@ -156,9 +168,14 @@ class Bottleneck(ResidualBlock):
             x = getattr(self, name)(x)
         return x
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def can_leave_norm(self) -> bool:
+        return super().can_leave_norm() and not self.plugin_names['after_conv3']
+
+    def forward(self, x: Tensor, last_norm: bool = True) -> tuple[Tensor, Tensor]:
         """(B, C_in, H, W) to residual and shortcut, each (B, C, H/stride, W/stride)."""
         out = self._after(1, self.relu(self.norm(1)(self.conv1(x))))
         out = self._after(2, self.relu(self.norm(2)(self.conv2(out))))
-        out = self._after(3, self.norm(3)(self.conv3(out)))
+        out = self.conv3(out)
+        if last_norm:
+            out = self._after(3, self.last_norm(out))
         return out, self.shortcut(x)

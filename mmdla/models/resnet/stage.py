@@ -54,6 +54,9 @@ class ResStage(BaseModule):
 
     def _step(self, index: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         block = self[index]
+        if self._fuses_norm(block):
+            residual, shortcut = block(x, last_norm=False)  # 2 x (B, C, H, W)
+            return self.attention.finish(index, residual, shortcut, state, block.last_norm)
         residual, shortcut = block(x)  # 2 x (B, C, H, W)
         if self.attention is None:
             residual = block.drop_path(residual)
@@ -61,3 +64,9 @@ class ResStage(BaseModule):
             return block.relu(residual), state
         residual, state = self.attention.recalibrate(index, residual, state)
         return self.attention.finish(index, block.drop_path(residual), shortcut, state)
+
+    def _fuses_norm(self, block: nn.Module) -> bool:
+        """Whether the attention makes the last norm of a block part of its own work."""
+        if torch.is_grad_enabled() or self.attention is None or not self.attention.fuses_norm:
+            return False
+        return block.can_leave_norm()

@@ -1,6 +1,8 @@
 // The end of a residual block and the poolings that layer attention starts with, in one pass:
 //
-//     x = relu(r + s), GAP(x), GAP(s)
+//     x = relu(scale * r + shift + s), GAP(x), GAP(s)          scale, shift: (B, C)
+//
+// where scale and shift are a norm layer's that the residual has yet to pass.
 
 #pragma once
 
@@ -9,26 +11,26 @@
 namespace mmdla {
 namespace {
 
-// x = relu(r + s) of a row or piece, which may be r itself; NaN stays.
+// x of a row; NaN stays.
 template <typename T>
-inline void joined_row(const T* r, const T* s, int64_t size, T* x) {
+inline void joined_row(const T* r, const T* s, T scale, T shift, int64_t size, T* x) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < size; ++i) {
-    const T v = r[i] + s[i];
+    const T v = scale * r[i] + (shift + s[i]);
     x[i] = v < 0 ? T(0) : v;
   }
 }
 
-// Sums of x = relu(r + s) and of s over a plane; x is stored in r if STORED.
+// Sums of x and of s over a plane; x is stored in r if STORED.
 template <bool STORED, typename T>
 inline std::tuple<double, double> joined_sums(std::conditional_t<STORED, T*, const T*> r,
-                                              const T* s, int64_t area) {
+                                              const T* s, T scale, T shift, int64_t area) {
   double sum_x = 0, sum_s = 0;
   for (int64_t start = 0; start < area; start += 1024) {  // short sums stay exact
     const int64_t stop = std::min(area, start + 1024);
     T part_x = 0, part_s = 0;
     for (int64_t i = start; i < stop; ++i) {
-      const T v = r[i] + s[i];
+      const T v = scale * r[i] + (shift + s[i]);
       const T x = v < 0 ? T(0) : v;
       if constexpr (STORED) r[i] = x;
       part_x += x;
@@ -41,19 +43,21 @@ inline std::tuple<double, double> joined_sums(std::conditional_t<STORED, T*, con
 }
 
 template <bool STORED>
-std::tuple<Tensor, Tensor> join_pools(const Tensor& r, const Tensor& s) {
+std::tuple<Tensor, Tensor> join_pools(const Tensor& r, const Tensor& s, const Tensor& scale,
+                                      const Tensor& shift) {
   check(r, {r, s});
   const Shape shape(r);
   Tensor pooled_x = vectors(r), pooled_s = vectors(r);
   AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "join_pools", [&] {
     auto* pr = r.data_ptr<scalar_t>();
     const auto* ps = s.const_data_ptr<scalar_t>();
+    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
     auto *gx = pooled_x.data_ptr<scalar_t>(), *gs = pooled_s.data_ptr<scalar_t>();
     over_planes(shape, [&](int64_t first, int64_t last) {
       const int64_t area = shape.area();
       for (int64_t p = first; p < last; ++p) {
         const auto [sum_x, sum_s] =
-            joined_sums<STORED, scalar_t>(pr + p * area, ps + p * area, area);
+            joined_sums<STORED, scalar_t>(pr + p * area, ps + p * area, a[p], b[p], area);
         gx[p] = sum_x / area;
         gs[p] = sum_s / area;
       }
@@ -65,16 +69,18 @@ std::tuple<Tensor, Tensor> join_pools(const Tensor& r, const Tensor& s) {
 }  // namespace
 
 // Overwrite r with x; the poolings, each (B, C).
-inline std::tuple<Tensor, Tensor> join_forward(const Tensor& r, const Tensor& s) {
-  return join_pools<true>(r, s);
+inline std::tuple<Tensor, Tensor> join_forward(const Tensor& r, const Tensor& s,
+                                               const Tensor& scale, const Tensor& shift) {
+  return join_pools<true>(r, s, scale, shift);
 }
 
 // The poolings alone.
-inline std::tuple<Tensor, Tensor> join_pooled(const Tensor& r, const Tensor& s) {
-  return join_pools<false>(r, s);
+inline std::tuple<Tensor, Tensor> join_pooled(const Tensor& r, const Tensor& s,
+                                              const Tensor& scale, const Tensor& shift) {
+  return join_pools<false>(r, s, scale, shift);
 }
 
-// Gradients of r and s from those of x and of the two poolings.
+// Gradients of r and s, where scale is 1 and shift 0, from those of x and of the two poolings.
 inline std::tuple<Tensor, Tensor> join_backward(const Tensor& g, const Tensor& pooled_x,
                                          const Tensor& pooled_s, const Tensor& x) {
   check(x, {g, x});

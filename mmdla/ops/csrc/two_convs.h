@@ -212,16 +212,20 @@ inline Tensor two_convs_forward(const Tensor& x, const Tensor& s, const Tensor& 
   return out;
 }
 
-// The same of x = relu(r + s), in the place of r, of which a strip keeps what it still needs.
-inline Tensor two_convs_joined(const Tensor& r, const Tensor& s, const Tensor& kx,
-                               const Tensor& ks, const Tensor& bias) {
+// The same of x = relu(scale * r + shift + s), in the place of r, of which a strip keeps what it
+// still needs. scale, shift: (B, C)
+inline Tensor two_convs_joined(const Tensor& r, const Tensor& s, const Tensor& scale,
+                               const Tensor& shift, const Tensor& kx, const Tensor& ks,
+                               const Tensor& bias) {
   check(r, {r, s});
   const Shape shape(r);
   AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "two_convs_joined", [&] {
     auto* pr = r.data_ptr<scalar_t>();
     const auto* ps = s.const_data_ptr<scalar_t>();
+    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
     const auto load = [&](int64_t place, scalar_t* row) {
-      joined_row(pr + place, ps + place, shape.width, row);
+      const int64_t p = place / shape.area();
+      joined_row(pr + place, ps + place, a[p], b[p], shape.width, row);
     };
     write_two_convs<scalar_t>(shape, load, ps, kx.const_data_ptr<scalar_t>(),
                               ks.const_data_ptr<scalar_t>(), bias.const_data_ptr<scalar_t>(), pr);

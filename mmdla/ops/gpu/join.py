@@ -1,4 +1,4 @@
-"""The end of a residual block, ``x = ReLU(r + s)`` in the place of ``r``, with the poolings."""
+"""The end of a residual block, ``x = ReLU(scale * r + shift + s)``, with the poolings."""
 
 import torch
 import triton
@@ -11,19 +11,21 @@ from .tiles import Tiling, sample_and_channels, span, store_partial, tile, tuned
 @tuned('r')
 @triton.jit
 def forward_kernel(
-    r, s, sums_x, sums_s, channels, height, width,
+    r, s, scale, shift, sums_x, sums_s, channels, height, width,
     STORED: tl.constexpr, SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     b, c = sample_and_channels(channels, BLOCK_C)
     first, end = span(height, width, SPAN)
+    factor = vector(scale, b, c, channels)[None, :]
+    more = vector(shift, b, c, channels)[None, :]
     sum_x = tl.zeros((BLOCK_C,), ACC)
     sum_s = tl.zeros((BLOCK_C,), ACC)
     for start in range(first, end, BLOCK_P):
         _, offsets, mask = tile(b, c, start, channels, height, width, BLOCK_P, LAST)
         shortcut = tl.load(s + offsets, mask=mask, other=0.0).to(ACC)
-        total = tl.load(r + offsets, mask=mask, other=0.0).to(ACC) + shortcut
-        x = tl.where(total < 0, tl.zeros(total.shape, ACC), total)  # NaN stays
+        total = factor * tl.load(r + offsets, mask=mask, other=0.0).to(ACC) + more + shortcut
+        x = tl.where((total < 0) | (mask == 0), tl.zeros(total.shape, ACC), total)  # NaN stays
         if STORED:
             tl.store(r + offsets, x, mask=mask)
         sum_x += tl.sum(x, 0)
@@ -53,27 +55,27 @@ def backward_kernel(
         tl.store(ds + offsets, gradient + more_s, mask=mask)
 
 
-def join_forward(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Overwrite ``r`` with x; GAP(x) and GAP(s), each (B, C)."""
-    return _pooled(r, s, stored=True)
+def join_forward(r: Tensor, s: Tensor, *affine: Tensor) -> tuple[Tensor, Tensor]:
+    """Overwrite ``r`` with x; GAP(x) and GAP(s), each (B, C), as scale and shift are."""
+    return _pooled(r, s, affine, stored=True)
 
 
-def join_pooled(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def join_pooled(r: Tensor, s: Tensor, *affine: Tensor) -> tuple[Tensor, Tensor]:
     """The poolings alone."""
-    return _pooled(r, s, stored=False)
+    return _pooled(r, s, affine, stored=False)
 
 
-def _pooled(r: Tensor, s: Tensor, stored: bool) -> tuple[Tensor, Tensor]:
+def _pooled(r: Tensor, s: Tensor, affine, stored: bool) -> tuple[Tensor, Tensor]:
     grid = Tiling(r)
     sums = grid.partial(r), grid.partial(r)
-    forward_kernel[grid](r, s, *sums, STORED=stored, **grid.options)
+    forward_kernel[grid](r, s, *grid.vectors(*affine), *sums, STORED=stored, **grid.options)
     return tuple((part.sum(0) / grid.area).to(r.dtype) for part in sums)
 
 
 def join_backward(
     g: Tensor, pooled_x: Tensor, pooled_s: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of r and s from those of x and of the two poolings."""
+    """Gradients of r and s, where nothing is scaled, from those of x and of the poolings."""
     grid = Tiling(x)
     dr, ds = torch.empty_like(x), torch.empty_like(x)
     backward_kernel[grid](g, *grid.vectors(pooled_x, pooled_s), x, dr, ds, **grid.options)

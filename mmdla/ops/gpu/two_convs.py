@@ -21,15 +21,19 @@ from .tiles import (
 
 
 @triton.jit
+def inside_map(tap, p, height, width):
+    """Whether tap 0 to 8 of a 3x3 kernel at positions [BLOCK_P] sees a place of the map."""
+    h = p // width + tap // 3 - 1
+    w = p % width + tap % 3 - 1
+    return (h >= 0) & (h < height) & (w >= 0) & (w < width)
+
+
+@triton.jit
 def shifted(source, tap, p, offsets, mask, height, width, step, ACC: tl.constexpr):
     """A tile of a map as tap 0 to 8 of a 3x3 kernel sees it; zero outside of the map."""
-    down = tap // 3 - 1
-    right = tap % 3 - 1
-    h = p // width + down
-    w = p % width + right
-    inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
-    shift = (down * width + right) * step
-    return tl.load(source + offsets + shift, mask=mask & inside[:, None], other=0.0).to(ACC)
+    shift = ((tap // 3 - 1) * width + tap % 3 - 1) * step
+    seen = mask & inside_map(tap, p, height, width)[:, None]
+    return tl.load(source + offsets + shift, mask=seen, other=0.0).to(ACC)
 
 
 @triton.jit
@@ -80,22 +84,26 @@ def forward_kernel(
 @tuned()
 @triton.jit
 def joined_kernel(
-    r, s, kx, ks, bias, out, channels, height, width,
+    r, s, scale, shift, kx, ks, bias, out, channels, height, width,
     SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     b, c = sample_and_channels(channels, BLOCK_C)
     first, end = span(height, width, SPAN)
     step = channels if LAST else 1
-    shift = vector(bias, b, c, channels)
+    factor = vector(scale, b, c, channels)[None, :]
+    more = vector(shift, b, c, channels)[None, :]
+    constant = vector(bias, b, c, channels)[None, :]
     row = (b * channels + c) * 9
     for start in range(first, end, BLOCK_P):
         p, offsets, mask = tile(b, c, start, channels, height, width, BLOCK_P, LAST)
-        o = tl.zeros(mask.shape, ACC) + shift[None, :]
+        o = tl.zeros(mask.shape, ACC) + constant
         for tap in tl.static_range(9):
             shortcut = shifted(s, tap, p, offsets, mask, height, width, step, ACC)
-            x = shifted(r, tap, p, offsets, mask, height, width, step, ACC) + shortcut
-            x = tl.where(x < 0, tl.zeros(x.shape, ACC), x)  # NaN stays
+            x = factor * shifted(r, tap, p, offsets, mask, height, width, step, ACC) + more
+            x += shortcut
+            outside = inside_map(tap, p, height, width)[:, None] == 0
+            x = tl.where((x < 0) | outside, tl.zeros(x.shape, ACC), x)  # NaN stays
             o += tl.load(kx + row + tap, mask=c < channels, other=0.0)[None, :] * x
             o += tl.load(ks + row + tap, mask=c < channels, other=0.0)[None, :] * shortcut
         tl.store(out + offsets, o, mask=mask)
@@ -196,11 +204,17 @@ def two_convs_forward(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor, bias: Tensor
     return out
 
 
-def two_convs_joined(r: Tensor, s: Tensor, kx: Tensor, ks: Tensor, bias: Tensor) -> Tensor:
-    """The same for ``x = ReLU(r + s)``, which is not formed."""
+def two_convs_joined(r: Tensor, s: Tensor, *vectors: Tensor) -> Tensor:
+    """The same for ``x = ReLU(scale * r + shift + s)``, which is not formed.
+
+    Args:
+        r (Tensor): (B, C, H, W).
+        s (Tensor): (B, C, H, W).
+        vectors (Tensor): Scale, shift (B, C), kx, ks (B, C, 9), bias (B, C).
+    """
     grid = Tiling(r)
     out = torch.empty_like(r)
-    joined_kernel[grid](r, s, *grid.vectors(kx, ks, bias), out, **grid.options)
+    joined_kernel[grid](r, s, *grid.vectors(*vectors), out, **grid.options)
     return out
 
 
