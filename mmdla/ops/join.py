@@ -1,5 +1,7 @@
 """The end of a residual block, ``x = ReLU(r + s)``, and the poolings that attention starts with."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -9,7 +11,34 @@ from . import backend
 from .choice import takes_fast_path
 from .norm import at_least_float32, running_affine
 
-Pooled = tuple[Tensor, Tensor]  # GAP(x), GAP(s): 2 x (B, C)
+
+class Pooled(NamedTuple):
+    """What comes along with ``x``.
+
+    Attributes:
+        x (Tensor): ``GAP(x)``, (B, C).
+        s (Tensor): ``GAP(s)``, (B, C).
+        handover (Handover): For the one operation that ``x`` goes to.
+    """
+
+    x: Tensor
+    s: Tensor
+    handover: 'Handover'
+
+
+class Handover:
+    """Takes the gradient of ``s`` from the operation behind :func:`join` to it.
+
+    There it is completed in place, where autograd would add up two maps. Only an operation that is
+    the one consumer of ``x`` and returns a fresh gradient for it may use this.
+    """
+
+    def __init__(self) -> None:
+        self.gradient: Tensor | None = None
+
+    def take(self) -> Tensor | None:
+        gradient, self.gradient = self.gradient, None
+        return gradient
 
 
 def join(r: Tensor, s: Tensor, ops: str = 'auto') -> tuple[Tensor, Pooled | None]:
@@ -22,11 +51,12 @@ def join(r: Tensor, s: Tensor, ops: str = 'auto') -> tuple[Tensor, Pooled | None
 
     Returns:
         tuple[Tensor, Pooled | None]: ``x`` (B, C, H, W); with the fast path also ``GAP(x)`` and
-        ``GAP(s)``, which cost nothing there.
+        ``GAP(s)``, which cost nothing there, and a :class:`Handover`.
     """
     if takes_fast_path(ops, r, lambda: backend.obstacle(r, s)):
-        x, pooled_x, pooled_s = Join.apply(r, s)
-        return x, (pooled_x, pooled_s)
+        handover = Handover()
+        x, *pooled = Join.apply(r, s, handover)
+        return x, Pooled(*pooled, handover)
     r += s
     return r.relu_(), None
 
@@ -39,12 +69,13 @@ def join_normed(r: Tensor, s: Tensor, norm: BatchNorm2d) -> tuple[Tensor, Pooled
         s (Tensor): Shortcut, shape (B, C, H, W).
         norm (BatchNorm2d): With running statistics.
     """
-    return r, backend.kernels(r).join_forward(r, s, *affine_of(norm, r))
+    pooled = backend.kernels(r).join_forward(r, s, *affine_of(norm, r))  # 2 x (B, C)
+    return r, Pooled(*pooled, Handover())
 
 
 def pools_of_join(r: Tensor, s: Tensor, norm: BatchNorm2d | None) -> Pooled:
     """The poolings of :func:`join_normed` alone; ``None`` is no norm."""
-    return backend.kernels(r).join_pooled(r, s, *affine_of(norm, r))
+    return Pooled(*backend.kernels(r).join_pooled(r, s, *affine_of(norm, r)), Handover())
 
 
 def affine_of(norm: BatchNorm2d | None, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,15 +90,21 @@ class Join(torch.autograd.Function):
     """``ReLU(r + s), GAP(ReLU(r + s)), GAP(s)``."""
 
     @staticmethod
-    def forward(ctx, r, s):
+    def forward(ctx, r, s, handover):
         pooled = backend.kernels(r).join_forward(r, s, *affine_of(None, r))  # 2 x (B, C)
         ctx.mark_dirty(r)
         ctx.save_for_backward(r)
+        ctx.handover = handover
         return r, *pooled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g, pooled_x, pooled_s):
+    def backward(ctx, g, *pooled):
         (x,) = ctx.saved_tensors
-        vectors = (v.contiguous() for v in (pooled_x, pooled_s))
-        return backend.kernels(x).join_backward(backend.arranged(g, x), *vectors, x)
+        kernels, g = backend.kernels(x), backend.arranged(g, x)
+        pooled = [v.contiguous() for v in pooled]  # 2 x (B, C)
+        ds = ctx.handover.take()
+        if ds is None:
+            return *kernels.join_backward(g, *pooled, x), None
+        kernels.join_backward_in_place(g, *pooled, x, ds)
+        return g, ds, None

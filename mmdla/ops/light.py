@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import BatchNorm2d
 from . import backend
 from . import norm as norms
 from .choice import takes_fast_path
-from .join import affine_of
+from .join import Handover, affine_of
 
 
 class Weights(NamedTuple):
@@ -41,7 +41,13 @@ class Weights(NamedTuple):
 
 
 def light_attention(
-    x: Tensor, s: Tensor, w: Weights, norm: nn.Module, drop_path: nn.Module, ops: str = 'auto'
+    x: Tensor,
+    s: Tensor,
+    w: Weights,
+    norm: nn.Module,
+    drop_path: nn.Module,
+    ops: str = 'auto',
+    handover: Handover | None = None,
 ) -> Tensor:
     """Output of a block with light layer attention.
 
@@ -52,6 +58,7 @@ def light_attention(
         norm (nn.Module): Norm layer of ``o``.
         drop_path (nn.Module): Drop path of the whole branch.
         ops (str): ``'reference'``, ``'fast'``, or ``'auto'``: fast where it can run.
+        handover (Handover, optional): That of :func:`join`, where ``x`` comes from it.
 
     Returns:
         Tensor: Shape (B, C, H, W).
@@ -60,7 +67,7 @@ def light_attention(
         RuntimeError: ``ops='fast'`` where the fast path cannot run.
     """
     if takes_fast_path(ops, x, lambda: obstacle(x, s, norm, drop_path)):
-        return fast(x, s, w, norm, drop_path)
+        return fast(x, s, w, norm, drop_path, handover)
     return x + drop_path(norm(attention_map(x, s, w)))
 
 
@@ -104,13 +111,21 @@ def obstacle(x: Tensor, s: Tensor, norm: nn.Module, drop_path: nn.Module) -> str
     return backend.obstacle(x, s) or norms.obstacle(x, norm, drop_path)
 
 
-def fast(x: Tensor, s: Tensor, w: Weights, norm: BatchNorm2d, drop_path: nn.Module) -> Tensor:
+def fast(
+    x: Tensor,
+    s: Tensor,
+    w: Weights,
+    norm: BatchNorm2d,
+    drop_path: nn.Module,
+    handover: Handover | None = None,
+) -> Tensor:
     """The fast twin: folded kernels, one pass over ``x`` and ``s``."""
     if not norms.uses_batch_statistics(norm):
-        return TwoConvs.apply(x, s, *_folded(x, w, norm, drop_path))
+        return TwoConvs.apply(handover, x, s, *_folded(x, w, norm, drop_path))
     keep = norms.kept(x, drop_path)  # (B, 1)
     kernels = _kernels(w, x.shape[0])  # 2 x (B, C, 9)
-    out, mean, var = NormedTwoConvs.apply(x, s, *kernels, norm.weight, norm.bias, keep, norm.eps)
+    affine = norm.weight, norm.bias, keep, norm.eps
+    out, mean, var = NormedTwoConvs.apply(handover, x, s, *kernels, *affine)
     norms.update_statistics(norm, mean, var, x.numel() // x.shape[1])
     return out
 
@@ -153,7 +168,8 @@ class TwoConvs(torch.autograd.Function):
     """``kx * x + ks * s + bias`` with a 3x3 kernel for every sample and channel."""
 
     @staticmethod
-    def forward(ctx, x, s, kx, ks, bias):
+    def forward(ctx, handover, x, s, kx, ks, bias):
+        ctx.handover = handover
         kx, ks = kx.contiguous(), ks.contiguous()  # (B, C, 9)
         ctx.save_for_backward(x, s, kx, ks)
         return backend.kernels(x).two_convs_forward(x, s, kx, ks, bias.contiguous())
@@ -163,14 +179,16 @@ class TwoConvs(torch.autograd.Function):
     def backward(ctx, g):
         x, s, kx, ks = ctx.saved_tensors
         g = backend.arranged(g, x)
-        return backend.kernels(x).two_convs_backward(g, x, s, kx, ks)
+        gradients = backend.kernels(x).two_convs_backward(g, x, s, kx, ks)
+        return None, *_hand_over(ctx, *gradients)
 
 
 class NormedTwoConvs(torch.autograd.Function):
     """``x + keep * BN(o)`` with the statistics of the batch; these are returned too."""
 
     @staticmethod
-    def forward(ctx, x, s, kx, ks, weight, bias, keep, eps):
+    def forward(ctx, handover, x, s, kx, ks, weight, bias, keep, eps):
+        ctx.handover = handover
         kernels = backend.kernels(x)
         kx, ks = kx.contiguous(), ks.contiguous()  # (B, C, 9)
         means, m2 = kernels.two_convs_moments(x, s, kx, ks)  # 2 x (B, C)
@@ -195,4 +213,12 @@ class NormedTwoConvs(torch.autograd.Function):
         grads = norms.Gradients(total, with_o, keep, weight, mean, rstd, count)
         factors = (grads.alpha, grads.beta, grads.gamma)
         dx, ds, dkx, dks, _ = kernels.two_convs_backward_normed(g, x, s, kx, ks, *factors)
-        return dx, ds, dkx, dks, grads.weight, grads.bias, None, None
+        gradients = _hand_over(ctx, dx, ds, dkx, dks, grads.weight, grads.bias)
+        return None, *gradients, None, None
+
+
+def _hand_over(ctx, dx: Tensor, ds: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients, that of ``s`` without what the :class:`Handover` takes."""
+    if ctx.handover is not None and ctx.needs_input_grad[1] and ctx.needs_input_grad[2]:
+        ctx.handover.gradient, ds = ds, None
+    return dx, ds, *rest

@@ -83,12 +83,12 @@ def test_light_attention_of_join(shape, triton, normed, monkeypatch):
     expected = light(x, s, weights, norm, nn.Identity(), 'reference')
     means = x.mean((2, 3)), s.mean((2, 3))
     with torch.no_grad():
-        for got, mean in zip(pools_of_join(r, s, last), means, strict=True):
+        for got, mean in zip(pools_of_join(r, s, last)[:2], means, strict=True):
             torch.testing.assert_close(got, mean)
         if normed:
             joined, pooled = join_normed(r.clone(), s, last)
             torch.testing.assert_close(joined, x)
-            torch.testing.assert_close(pooled, means)
+            torch.testing.assert_close(tuple(pooled[:2]), means)
         got = light_attention_of_join(r, s, weights, norm, nn.Identity(), last)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 

@@ -88,7 +88,7 @@ class MRLABase(MultiHeadAttention):
 
     def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
-        y = pool(x) if pooled is None else pooled[0]  # (B, C)
+        y = pool(x) if pooled is None else pooled.x  # (B, C)
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
         state = earlier.append(k, heads.value(x))

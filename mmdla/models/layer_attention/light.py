@@ -58,19 +58,20 @@ class MRLALight(MultiHeadAttention):
             and takes_fast_path(self.ops, residual, lambda: obstacle(residual, shortcut, *layers))
         ):
             return super().finish(index, residual, shortcut, state, last_norm)
-        pooled = pools_of_join(residual, shortcut, last_norm)  # 2 x (B, C)
-        weights, state = self.weigh(index, *pooled, state)
+        pooled = pools_of_join(residual, shortcut, last_norm)
+        weights, state = self.weigh(index, pooled.x, pooled.s, state)
         out = light_attention_of_join(residual, shortcut, weights, *layers, last_norm)
         return out, state
 
     def attend(self, index, x, shortcut, state, pooled=None):
         heads = self.blocks[index]
-        y, y_shortcut = (pool(x), None) if pooled is None else pooled  # 2 x (B, C)
-        if y_shortcut is None and self.refreshes:
-            y_shortcut = pool(shortcut)
+        if pooled is None:
+            y, y_shortcut, handover = pool(x), pool(shortcut) if self.refreshes else None, None
+        else:
+            y, y_shortcut, handover = pooled  # 2 x (B, C)
         weights, state = self.weigh(index, y, y_shortcut, state)
-        out = light_attention(x, shortcut, weights, heads.norm, heads.drop_path, self.ops)
-        return out, state
+        layers = heads.norm, heads.drop_path
+        return light_attention(x, shortcut, weights, *layers, self.ops, handover), state
 
     def weigh(
         self, index: int, y: Tensor, y_shortcut: Tensor | None, state: State | None

@@ -16,6 +16,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("join_forward", &mmdla::join_forward);
   m.def("join_pooled", &mmdla::join_pooled);
   m.def("join_backward", &mmdla::join_backward);
+  m.def("join_backward_in_place", &mmdla::join_backward_in_place);
   m.def("weighted_sum", &mmdla::weighted_sum);
   m.def("weighted_sum_moments", &mmdla::weighted_sum_moments);
   m.def("add_rectified", &mmdla::add_rectified);

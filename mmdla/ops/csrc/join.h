@@ -42,6 +42,33 @@ inline std::tuple<double, double> joined_sums(std::conditional_t<STORED, T*, con
   return {sum_x, sum_s};
 }
 
+// dr is zero where x is, ds is dr plus a constant. The sum is formed in any case: a load that
+// depends on a condition would keep the loop from being vectorized.
+template <typename T>
+inline void backward_row(const T* g, const T* x, T of_x, T of_s, int64_t size,
+                         T* __restrict__ dr, T* __restrict__ ds) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < size; ++i) {
+    const T sum = g[i] + of_x;
+    const T v = x[i] > 0 ? sum : T(0);
+    dr[i] = v;
+    ds[i] = v + of_s;
+  }
+}
+
+// The same in the place of g, with dr + of_s added to ds.
+template <typename T>
+inline void backward_row_in_place(T* __restrict__ g, const T* x, T of_x, T of_s, int64_t size,
+                                  T* __restrict__ ds) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < size; ++i) {
+    const T sum = g[i] + of_x;
+    const T v = x[i] > 0 ? sum : T(0);
+    g[i] = v;
+    ds[i] += v + of_s;
+  }
+}
+
 template <bool STORED>
 std::tuple<Tensor, Tensor> join_pools(const Tensor& r, const Tensor& s, const Tensor& scale,
                                       const Tensor& shift) {
@@ -95,15 +122,31 @@ inline std::tuple<Tensor, Tensor> join_backward(const Tensor& g, const Tensor& p
       const int64_t area = shape.area();
       for (int64_t p = first; p < last; ++p) {
         const scalar_t of_x = gx[p] / area, of_s = gs[p] / area;
-        for (int64_t i = p * area; i < (p + 1) * area; ++i) {
-          const scalar_t v = px[i] > 0 ? pg[i] + of_x : scalar_t(0);
-          pr[i] = v;
-          ps[i] = v + of_s;
-        }
+        backward_row(pg + p * area, px + p * area, of_x, of_s, area, pr + p * area, ps + p * area);
       }
     });
   });
   return {dr, ds};
+}
+
+// The same where ds has another part of the gradient of s already: g becomes dr, ds is added to.
+inline void join_backward_in_place(const Tensor& g, const Tensor& pooled_x,
+                                   const Tensor& pooled_s, const Tensor& x, const Tensor& ds) {
+  check(x, {g, x, ds});
+  const Shape shape(x);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "join_backward_in_place", [&] {
+    auto *pg = g.data_ptr<scalar_t>(), *ps = ds.data_ptr<scalar_t>();
+    const auto* px = x.const_data_ptr<scalar_t>();
+    const auto* gx = pooled_x.const_data_ptr<scalar_t>();
+    const auto* gs = pooled_s.const_data_ptr<scalar_t>();
+    over_planes(shape, [&](int64_t first, int64_t last) {
+      const int64_t area = shape.area();
+      for (int64_t p = first; p < last; ++p) {
+        backward_row_in_place(pg + p * area, px + p * area, gx[p] / area, gs[p] / area, area,
+                              ps + p * area);
+      }
+    });
+  });
 }
 
 }  // namespace mmdla

@@ -36,6 +36,29 @@ inline void sum_piece(const std::vector<const T*>& maps, int64_t offset, const T
   }
 }
 
+// out = x + keep * relu(scale * o + shift), which may be x itself; NaN stays.
+template <typename T>
+inline void add_rectified_row(const T* x, const T* o, T scale, T shift, T keep, int64_t size,
+                              T* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < size; ++i) {
+    const T z = scale * o[i] + shift;
+    out[i] = x[i] + keep * (z < 0 ? T(0) : z);
+  }
+}
+
+// The gradient of o, alpha t + beta o + gamma, in the place of o.
+template <typename T>
+inline void rectified_row(const T* g, T scale, T shift, T alpha, T beta, T gamma, int64_t size,
+                          T* o) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < size; ++i) {
+    const T value = g[i];  // loaded in any case, so that the loop is vectorized
+    const T t = scale * o[i] + shift > 0 ? value : T(0);
+    o[i] = alpha * t + beta * o[i] + gamma;
+  }
+}
+
 // Run f(offset, size) over the pieces of plane p.
 template <typename F>
 inline void over_pieces(int64_t p, int64_t area, F f) {
@@ -121,10 +144,8 @@ inline Tensor add_rectified(const Tensor& x, const Tensor& o, const Tensor& scal
     auto* result = out.data_ptr<scalar_t>();
     over_planes(shape, [&](int64_t first, int64_t last) {
       for (int64_t p = first; p < last; ++p) {
-        for (int64_t i = p * shape.area(); i < (p + 1) * shape.area(); ++i) {
-          const scalar_t z = a[p] * po[i] + b[p];
-          result[i] = px[i] + k[p] * (z < 0 ? scalar_t(0) : z);  // NaN stays
-        }
+        const int64_t start = p * shape.area();
+        add_rectified_row(px + start, po + start, a[p], b[p], k[p], shape.area(), result + start);
       }
     });
   });
@@ -151,10 +172,7 @@ inline Tensor add_rectified_sum(const Tensor& x, const Tensor& w,
         const auto* weight = pw + p / channels * blocks * channels + p % channels;
         over_pieces(p, shape.area(), [&](int64_t offset, int64_t size) {
           sum_piece(maps, offset, weight, channels, size, o);
-          for (int64_t i = 0; i < size; ++i) {
-            const scalar_t z = a[p] * o[i] + b[p];
-            px[offset + i] += k[p] * (z < 0 ? scalar_t(0) : z);  // NaN stays
-          }
+          add_rectified_row(px + offset, o, a[p], b[p], k[p], size, px + offset);
         });
       }
     });
@@ -191,7 +209,8 @@ inline std::vector<Tensor> rectified_products(const Tensor& g, const Tensor& w,
           sum_piece(maps, offset, pw + row, channels, size, o);
           scalar_t sum = 0, with_o = 0;
           for (int64_t i = 0; i < size; ++i) {
-            t[i] = a[p] * o[i] + b[p] > 0 ? gp[i] : scalar_t(0);
+            const scalar_t value = gp[i];  // loaded in any case, so that the loop is vectorized
+            t[i] = a[p] * o[i] + b[p] > 0 ? value : scalar_t(0);
             sum += t[i];
             with_o += t[i] * o[i];
           }
@@ -229,10 +248,8 @@ inline void rectified_gradient(const Tensor& o, const Tensor& g, const Tensor& s
     auto* po = o.data_ptr<scalar_t>();
     over_planes(shape, [&](int64_t first, int64_t last) {
       for (int64_t p = first; p < last; ++p) {
-        for (int64_t i = p * shape.area(); i < (p + 1) * shape.area(); ++i) {
-          const scalar_t t = a[p] * po[i] + b[p] > 0 ? pg[i] : scalar_t(0);
-          po[i] = c[p] * t + d[p] * po[i] + e[p];
-        }
+        const int64_t start = p * shape.area();
+        rectified_row(pg + start, a[p], b[p], c[p], d[p], e[p], shape.area(), po + start);
       }
     });
   });

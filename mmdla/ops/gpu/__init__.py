@@ -5,7 +5,7 @@ weighted is kept in float32 at least. Sums go over programs in a fixed order, so
 not change from run to run.
 """
 
-from .join import join_backward, join_forward, join_pooled
+from .join import join_backward, join_backward_in_place, join_forward, join_pooled
 from .two_convs import (
     two_convs_backward,
     two_convs_backward_normed,
@@ -27,6 +27,7 @@ __all__ = [
     'add_rectified',
     'add_rectified_sum',
     'join_backward',
+    'join_backward_in_place',
     'join_forward',
     'join_pooled',
     'rectified_gradient',

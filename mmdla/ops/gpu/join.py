@@ -80,3 +80,12 @@ def join_backward(
     dr, ds = torch.empty_like(x), torch.empty_like(x)
     backward_kernel[grid](g, *grid.vectors(pooled_x, pooled_s), x, dr, ds, **grid.options)
     return dr, ds
+
+
+def join_backward_in_place(
+    g: Tensor, pooled_x: Tensor, pooled_s: Tensor, x: Tensor, ds: Tensor
+) -> None:
+    """The same where ds has another part of the gradient of s: g becomes dr, ds is added to."""
+    dr, more = join_backward(g, pooled_x, pooled_s, x)
+    g.copy_(dr)
+    ds.add_(more)
