@@ -1,4 +1,4 @@
-"""Draw what was recorded, one panel for every stage. No window and no global state of Matplotlib."""
+"""Draw what was recorded, one panel for every stage, without Matplotlib's global state."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from .catalogue import FigureKind
 from .records import StageRecord, quantiles
 
-PANEL = 4.2, 3.2  # inches
+PANEL = 3.8, 3.0  # inches
 DPI = 160
 COLORS = ('#1f6fb4', '#d1603d', '#4a9e5c', '#8a63b8')
 WRITE_NUMBERS = 6  # blocks, up to which the cells of a matrix have room for their number
@@ -83,4 +83,4 @@ def _spread(axes, kind: FigureKind, stage: StageRecord) -> None:
     axes.grid(axis='y', alpha=0.3)
     if len(series) > 1:
         below = dict(loc='upper center', bbox_to_anchor=(0.5, -0.2))
-        axes.legend(fontsize=8, ncols=min(len(series), 2), frameon=False, **below)
+        axes.legend(fontsize=9, ncols=min(len(series), 2), frameon=False, **below)

@@ -22,8 +22,8 @@ INTRO = (
     'page shows what it does on the pictures below.',
 )
 TERMS = {
-    'stage (layer1, layer2, …)': 'Blocks that work at one resolution; each stage halves the one '
-    'before it, and the attention connects blocks within a stage only.',
+    'stage (layer1, layer2, …)': 'Blocks that work at one resolution; each stage works on coarser '
+    'maps than the one before it. The attention connects blocks within a stage only.',
     'block': 'A few convolutions with a shortcut around them: block 1 is the first of its stage.',
     'channel, head': 'A feature map consists of many channels; a head is a group of neighbouring '
     'channels that share their attention.',
@@ -125,8 +125,8 @@ def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> tuple:
         reason = 'the first class of the list (Grad-CAM, from the gradients of its score)'
     text = (
         '“Activity” is how strong the features of a stage are, averaged over its channels. '
-        f'“Evidence” is what in them speaks for {reason}. Black and grey is little, yellow much; '
-        'every map is scaled by its own maximum.',
+        f'“Evidence” is what in them speaks for {reason}. Grey and black is little, yellow much; '
+        'every map has a scale of its own, so compare places, not maps.',
         'What to look for: activity and evidence on the objects themselves. Evidence on the '
         'background or at the edges says that the model goes by something else.',
     )
@@ -135,24 +135,23 @@ def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> tuple:
 
 
 def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
-    name = f'picture{number}'
-    photo = draw_boxes(look.picture, look.found) if subject.is_detector else enlarge(look.picture)
-    caption = 'what was found' if subject.is_detector else 'as the network gets it'
-    shown = [(f'{name}_found', photo, caption)]
+    shown = [('picture', enlarge(look.picture), 'as the network gets it')]
+    if subject.is_detector:
+        shown.insert(0, ('found', draw_boxes(look.picture, look.found), 'what was found'))
+    activity, evidence = [], []
     for one in look.maps:
         layer = one.layer.rsplit('.', 1)[-1]
-        shown.append(
-            (f'{name}_{layer}_activity', overlay(look.picture, one.strength, one.size),
-             f'{layer}: activity')
-        )  # fmt: skip
+        image = overlay(look.picture, one.strength, one.size)
+        activity.append((f'{layer}_activity', image, f'{layer}: activity'))
         if one.evidence is not None:
-            shown.append(
-                (f'{name}_{layer}_evidence', overlay(look.picture, one.evidence, one.size),
-                 f'{layer}: evidence')
-            )  # fmt: skip
+            image = overlay(look.picture, one.evidence, one.size, lowest=0)
+            evidence.append((f'{layer}_evidence', image, f'{layer}: evidence'))
+    # in rows: found and activities, picture and evidences; or the three of a classifier
+    shown = [*shown[:1], *activity, *shown[1:], *evidence]
+    columns = 1 + len(activity) if subject.is_detector else 1 + len(activity) + len(evidence)
     figures = []
     for file, image, text in shown:
-        page.figures[f'{file}.png'] = encode(image, '.png')
+        page.figures[f'picture{number}_{file}.png'] = encode(image, '.png')
         figures.append(Figure(encode(image, '.jpg'), f'{look.path.name}, {text}', text))
     lines, rows = [], []
     if subject.is_detector:
@@ -164,7 +163,7 @@ def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
     else:
         lines.append('What the model says, the most probable classes first:')
         rows = [(one.label, one.score) for one in look.found]
-    return Section(look.path.name, lines, figures, rows)
+    return Section(look.path.name, lines, figures, rows, min(columns, 5), 190)
 
 
 def _attention(page: Page, stages: Sequence[StageRecord], pictures: int) -> tuple:
@@ -178,7 +177,7 @@ def _attention(page: Page, stages: Sequence[StageRecord], pictures: int) -> tupl
                 figures.append(Figure(image, f'{kind.title}, {stage.stage}'))
         if figures:
             text = (kind.shows, f'What to look for: {kind.look_for}')
-            sections.append(Section(kind.title, text, figures, panels=True))
-    over = 'the picture' if pictures == 1 else f'all {pictures} pictures'
+            sections.append(Section(kind.title, text, figures))
+    over = 'the picture' if pictures == 1 else f'the {pictures} pictures'
     text = (f'One panel for each stage, over {over} above. Blocks are counted from the first.',)
     return 'The layer attention', text, sections

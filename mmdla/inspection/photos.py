@@ -33,19 +33,25 @@ def draw_boxes(picture: np.ndarray, found: list[Found]) -> np.ndarray:
     return visualizer.get_image()
 
 
-def overlay(picture: np.ndarray, values: Tensor, size: tuple[int, int]) -> np.ndarray:
+def overlay(
+    picture: np.ndarray, values: Tensor, size: tuple[int, int], lowest: float | None = None
+) -> np.ndarray:
     """Lay a map over the enlarged picture, transparent where it is small.
 
     Args:
         picture (np.ndarray): What the network gets, RGB (H, W, 3), without padding.
-        values (Tensor): Shape (h, w); what is below 0 counts as 0, the largest value as 1.
+        values (Tensor): Shape (h, w).
+        lowest (float, optional): What is drawn as nothing. Default: the smallest hundredth of
+            the values; the largest hundredth is drawn as the maximum.
         size (tuple[int, int]): Height and width that the map covers, with the padding, which is
             on the right and below.
     """
-    values = values.clamp(min=0).numpy()
     height, width = picture.shape[:2]
-    whole = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)[:height, :width]
-    whole = whole / max(float(whole.max()), 1e-12)
+    whole = cv2.resize(values.numpy(), size[::-1], interpolation=cv2.INTER_LINEAR)
+    whole = whole[:height, :width]
+    low, high = np.percentile(whole, (1, 99))
+    low = low if lowest is None else lowest
+    whole = np.clip((whole - low) / max(high - low, 1e-12), 0, 1)
     large = enlarge(picture)
     strength = cv2.resize(whole, large.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     color = 255 * matplotlib.colormaps['inferno'](strength)[..., :3]  # (H, W, 3)

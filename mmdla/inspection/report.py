@@ -18,8 +18,9 @@ p { max-width: 46em; margin: 0.4em 0 0.8em; }
 .facts { color: #57606a; overflow-wrap: anywhere; }
 .card { background: #fff; border: 1px solid #dfe3e7; border-radius: 10px;
   padding: 16px; margin: 16px 0; }
-.grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); }
-.grid.panels { grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
+.grid { --share: calc((100% - (var(--columns) - 1) * 14px) / var(--columns));
+  display: grid; gap: 14px;
+  grid-template-columns: repeat(auto-fill, minmax(max(var(--share), var(--least)), 1fr)); }
 figure { margin: 0; max-width: 520px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; }
 figcaption { font-size: 0.85rem; color: #424a53; padding-top: 4px; }
@@ -53,17 +54,19 @@ class Section:
 
     Args:
         title (str): Headline.
-        text (Sequence[str]): Paragraphs above the figures; ``'Label: …'`` is not treated specially.
+        text (Sequence[str]): Paragraphs above the figures.
         figures (Sequence[Figure]): Laid out side by side where the page is wide enough.
         rows (Sequence[tuple[str, float]]): A small table of shares between 0 and 1.
-        panels (bool): Diagrams, which need more room than photographs.
+        columns (int): Figures in a row where the page is wide enough.
+        least (int): Pixels that a figure needs at least.
     """
 
     title: str
     text: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     rows: Sequence[tuple[str, float]] = ()
-    panels: bool = False
+    columns: int = 3
+    least: int = 300
 
 
 @dataclass
@@ -121,7 +124,8 @@ def _section(section: Section) -> str:
             )
         lines.append('</table>')
     if section.figures:
-        lines.append(f'<div class="grid{" panels" if section.panels else ""}">')
+        style = f'--columns:{section.columns};--least:{section.least}px'
+        lines.append(f'<div class="grid" style="{style}">')
         lines += [_figure(figure) for figure in section.figures]
         lines.append('</div>')
     return '\n'.join([*lines, '</section>'])

@@ -111,7 +111,9 @@ class FullTap(Tap):
             else:
                 if refreshes:
                     fresh = refreshes[index - 1]['hidden']  # (B, 2m, C): of the keys, of the values
-                    keys, gates = (t * d for t, d in zip((keys, gates), fresh.chunk(2, 1)))
+                    keys, gates = (
+                        t * d for t, d in zip((keys, gates), fresh.chunk(2, 1), strict=True)
+                    )
                 keys = torch.cat((keys, k), 1)  # (B, m, C)
                 gates = torch.cat((gates, torch.ones_like(k)), 1)  # (B, m, C)
             row = heads.similarity(q.unsqueeze(1), keys).softmax(1)  # (B, m, heads)
