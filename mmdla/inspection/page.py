@@ -140,7 +140,7 @@ def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
         shown.insert(0, ('found', draw_boxes(look.picture, look.found), 'what was found'))
     activity, evidence = [], []
     for one in look.maps:
-        layer = one.layer.rsplit('.', 1)[-1]
+        layer = one.layer.removeprefix('backbone.')
         image = overlay(look.picture, one.strength, one.size)
         activity.append((f'{layer}_activity', image, f'{layer}: activity'))
         if one.evidence is not None:
@@ -151,6 +151,7 @@ def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
     columns = 1 + len(activity) if subject.is_detector else 1 + len(activity) + len(evidence)
     figures = []
     for file, image, text in shown:
+        file = file.replace('.', '_')
         page.figures[f'picture{number}_{file}.png'] = encode(image, '.png')
         figures.append(Figure(encode(image, '.jpg'), f'{look.path.name}, {text}', text))
     lines, rows = [], []

@@ -55,6 +55,12 @@ class StageRecord:
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
+    @property
+    def num_blocks(self) -> int:
+        """``L``."""
+        name, value = next(iter(self.quantities.items()))
+        return value.shape[0 if name in PER_STAGE else 2 if name == 'weights' else 1]
+
     def matrix(self, name: str) -> Tensor:
         """``weights`` or ``kept``, averaged over all but the two blocks: (L, L)."""
         return getattr(self, name).mean((0, 1) if name == 'weights' else (0, 3))
