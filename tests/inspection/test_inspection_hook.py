@@ -87,7 +87,7 @@ def test_scalars_alone(train):
 
 
 def test_nothing_to_show(train):
-    with pytest.raises(ValueError, match='layer_attention must be one .* got SE'):
+    with pytest.raises(ValueError, match=r'layer_attention must be one .* got SE'):
         train('on', kind='se', hook="dict(type='LayerAttentionHook')")
 
 
