@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.logging import MMLogger
-
 import mmdla  # noqa: F401 - registers the models
 from mmdla.inspection.activation import find_layers
 from mmdla.inspection.page import Page, look_at, make_page
@@ -62,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures = find_pictures(args.pictures)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f'--out {args.out}: this is a file, not a folder')
-    MMLogger.get_current_instance().setLevel('WARNING')  # how every weight is initialized
     subject = Subject(cfg, args.checkpoint, args.score)
     layers = args.layer or subject.default_layers
     find_layers(subject.model, layers)

@@ -196,6 +196,7 @@ def _classes(dataset: Any) -> Sequence[str]:
     classes = (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
         kind = dataset['type']
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        with DATASETS.switch_scope_and_registry(None) as registry:  # the host library's
+            kind = registry.get(kind) if isinstance(kind, str) else kind
         classes = getattr(kind, 'METAINFO', {}).get('classes')
     return () if classes is None or isinstance(classes, str) else classes
