@@ -3,7 +3,8 @@
 For classifiers the second is Grad-CAM (Selvaraju et al., ICCV 2017) of the highest class: the
 feature maps weighted by their pooled gradients. For detectors it is the product of feature and
 gradient at every place (as in ODAM, ICLR 2023), of the sum of the scores of all detections that
-are kept; pooling would mix the gradients of objects in different places.
+are kept (one-stage ones:
+:meth:`Subject.target`); pooling would mix the gradients of objects in different places.
 """
 
 import difflib

@@ -119,7 +119,8 @@ def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> tuple:
     if subject.is_detector:
         reason = (
             f'the objects found with a score of at least {subject.score:g}: at every place the '
-            'features times the gradient of the sum of their scores'
+            'features times the gradient of the sum of their scores (for one-stage detectors with '
+            'those of their duplicates)'
         )
     else:
         reason = 'the first class of the list (Grad-CAM, from the gradients of its score)'
@@ -161,6 +162,8 @@ def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
         lines.append(f'Found: {listed or "nothing"} (score at least {subject.score:g}).')
         if not look.found:
             lines.append('Without an object there is nothing that evidence could speak for.')
+        elif not evidence:
+            lines.append('The scores of this detector cannot be traced back to these layers.')
     else:
         lines.append('What the model says, the most probable classes first:')
         rows = [(one.label, one.score) for one in look.found]

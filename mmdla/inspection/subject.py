@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,24 @@ class Subject:
         ]
 
     def target(self, data: dict) -> Tensor | None:
-        """Run the model; the score of the highest class, or the sum of those of what is kept."""
+        """Run the model; the score of the highest class, or the sum of those of what is kept.
+
+        The heads of one-stage detectors cut the graph before they remove duplicates; there it is
+        the sum of all class scores (sigmoids) that are high enough, with those of the duplicates.
+        ``None`` where nothing is kept, or where the scores depend on no feature by autograd.
+        """
         if self.is_detector:
-            scores = self._instances(data).scores
-            return scores.sum() if scores.numel() else None
+            dense: list[tuple] = []
+            head = getattr(self.model, 'bbox_head', None)  # of one-stage detectors
+            with ExitStack() as stack:
+                if getattr(head, 'use_sigmoid_cls', False):
+                    handle = head.register_forward_hook(lambda _m, _args, out: dense.append(out))
+                    stack.callback(handle.remove)
+                scores = self._instances(data).scores
+            if scores.numel() and not scores.requires_grad and dense:
+                every = torch.cat([s.sigmoid().flatten() for s in dense[0][0]])  # all levels
+                scores = every[every >= self.score]
+            return scores.sum() if scores.requires_grad and scores.numel() else None
         inputs = self.model.data_preprocessor(copy.deepcopy(data), False)['inputs']
         logits = self.model(inputs, mode='tensor')
         if not (isinstance(logits, Tensor) and logits.ndim == 2):

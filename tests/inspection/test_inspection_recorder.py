@@ -20,7 +20,7 @@ PICTURES = sorted((Path(__file__).parents[1] / 'data/cifar').glob('cifar100_*.pn
 def images():
     """Four real pictures, (4, 3, 32, 32), in double precision."""
     pictures = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()) for path in PICTURES[:4]]
-    return torch.stack(pictures).permute(0, 3, 1, 2).double() / 60 - 2
+    return torch.stack(pictures).permute(0, 3, 1, 2).contiguous().double() / 60 - 2
 
 
 def make(kind, images, ops='auto', **kwargs):
