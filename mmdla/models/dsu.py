@@ -93,7 +93,7 @@ class DSU(BaseModule):
             zero = torch.zeros_like(y)
             state = (zero, zero)
         h, c = state
-        gates = self._gates(y, h, c).split(self.channels, dim=-1)  # 3 or 4 x (..., C)
+        gates = self.gates(y, h, c).split(self.channels, dim=-1)  # 3 or 4 x (..., C)
         i, f, g = gates[:3]
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()  # (..., C)
         h = c.sigmoid()  # (..., C)
@@ -101,7 +101,8 @@ class DSU(BaseModule):
             h = gates[3].sigmoid() * h
         return h, c
 
-    def _gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
+    def gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        """``[i f g]``, and ``o`` with an output gate, before their sigmoids and tanh: (..., 3C)."""
         if self.form == 'released':
             return self.from_y(y) + self.from_h(h)  # (..., 3C or 4C)
         context = c.sigmoid().expand_as(y)

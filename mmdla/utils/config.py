@@ -88,6 +88,16 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         InputError: The library that the config is written for is not installed.
     """
+    register_host_modules(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def register_host_modules(cfg: Config) -> None:
+    """Register the modules of the library that a config is written for.
+
+    Raises:
+        InputError: It is not installed.
+    """
     scope = cfg.get('default_scope')
     try:
         if scope == 'mmdet':
@@ -101,7 +111,6 @@ def build_runner(cfg: Config) -> Runner:
             register_all_modules(init_default_scope=False)
     except ImportError as error:
         raise InputError(f'the config needs {scope}, which cannot be imported: {error}') from error
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def set_classification_defaults(cfg: Config, loaders: Iterable[str]) -> None:

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from mmdla.utils.command_line import run
 
@@ -56,6 +59,22 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file={str(tiny_coco / 'annotations/instances_val2017.json')!r})
 test_evaluator = val_evaluator
 """)
+    return path
+
+
+@pytest.fixture(scope='session')
+def checkpoint(small_config, tmp_path_factory):
+    """Random weights of the small detector."""
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+
+    import mmdla  # noqa: F401
+
+    register_all_modules(init_default_scope=False)
+    init_default_scope('mmdet')
+    model = MODELS.build(Config.fromfile(small_config).model)
+    path = tmp_path_factory.mktemp('checkpoints') / 'small.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
     return path
 
 

@@ -1,0 +1,217 @@
+"""A trained model with all that is needed to show it a picture."""
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch import Tensor, nn
+
+from ..checkpoint import read_state_dict
+from ..utils.config import register_host_modules
+from ..utils.errors import InputError
+from .recorder import find_backbone, make_taps
+
+ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+TOP = 5  # classes that a classifier names
+
+
+@dataclass(frozen=True)
+class Found:
+    """A class of a classifier, or an object of a detector with its box (x1, y1, x2, y2)."""
+
+    label: str
+    score: float
+    box: tuple[float, ...] | None = None
+
+
+class Subject:
+    """A detector or classifier, in eval mode on MMEngine's device.
+
+    Args:
+        cfg (Config): Of MMDetection or MMPretrain, with a backbone of ours.
+        checkpoint (str): Its weights; read without running code that may be in it.
+        score (float): Detections below are not kept.
+
+    Raises:
+        InputError: The config is neither a detector nor a classifier, the checkpoint does not fit,
+            or the backbone has no layer attention to show.
+        CheckpointError: The checkpoint cannot be read.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, score: float = 0.3) -> None:
+        scope = cfg.get('default_scope')
+        if scope not in ('mmdet', 'mmpretrain'):
+            raise InputError(f"default_scope must be 'mmdet' or 'mmpretrain', got {scope!r}")
+        register_host_modules(cfg)
+        init_default_scope(scope)
+        self.is_detector = scope == 'mmdet'
+        self.score = score
+        self.model = _build(cfg, self.is_detector)
+        try:
+            self.backbone = find_backbone(self.model)
+            make_taps(self.backbone)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        _load(self.model, checkpoint)
+        self.model.to(get_device()).eval()
+        dataset = _innermost(cfg.test_dataloader.dataset)
+        self.classes = _classes(dataset)
+        pipeline = list(dataset.pipeline)
+        # data sets without a loader hand over arrays, which in MMPretrain are RGB
+        self.reads_rgb = not any('LoadImage' in str(step['type']) for step in pipeline)
+        if not self.is_detector:
+            pipeline = [step for step in pipeline if 'LoadAnnotations' not in str(step['type'])]
+        self.pipeline = Compose(pipeline)
+
+    @property
+    def default_layers(self) -> list[str]:
+        """What the rest of the model gets: a classifier's last stage, a detector's levels."""
+        prefix = next(n for n, m in self.model.named_modules() if m is self.backbone)
+        stages = [f'{prefix}.layer{i + 1}' for i in sorted(set(self.backbone.out_indices))]
+        return stages if self.is_detector else stages[-1:]
+
+    def prepare(self, path: Path) -> tuple[dict, np.ndarray]:
+        """A batch of one picture, and the picture as the network gets it, RGB (H, W, 3) uint8."""
+        results: dict[str, Any] = dict(img_path=str(path), img_id=0)
+        if self.reads_rgb:
+            image = mmcv.imread(path, channel_order='rgb')
+            results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        data = pseudo_collate([self.pipeline(results)])
+        return data, self._picture(data['inputs'][0])
+
+    def _picture(self, inputs: Tensor) -> np.ndarray:
+        image = inputs.permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+        if image.dtype != np.uint8:  # a pipeline that normalizes
+            low, high = image.min(), image.max()
+            image = np.uint8(255 * (image - low) / max(high - low, 1e-12))
+        return image if self.reads_rgb else np.ascontiguousarray(image[..., ::-1])
+
+    @torch.no_grad()
+    def find(self, data: dict) -> list[Found]:
+        """What the model says, the surest first."""
+        if not self.is_detector:
+            scores = self.model.test_step(copy.deepcopy(data))[0].pred_score
+            top = scores.topk(min(TOP, len(scores)))
+            pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+            return [Found(self.label(i), score) for score, i in pairs]
+        instances = self._instances(data)
+        rows = (instances[key].tolist() for key in ('scores', 'labels', 'bboxes'))
+        return [
+            Found(self.label(i), score, tuple(box))
+            for score, i, box in sorted(zip(*rows, strict=True), reverse=True)
+        ]
+
+    def target(self, data: dict) -> Tensor | None:
+        """Run the model; the score of the highest class, or the sum of those of what is kept.
+
+        The heads of one-stage detectors cut the graph before they remove duplicates; there it is
+        the sum of all class scores (sigmoids) that are high enough, with those of the duplicates.
+        ``None`` where nothing is kept, or where the scores depend on no feature by autograd.
+        """
+        if self.is_detector:
+            dense: list[tuple] = []
+            head = getattr(self.model, 'bbox_head', None)  # of one-stage detectors
+            with ExitStack() as stack:
+                if getattr(head, 'use_sigmoid_cls', False):
+                    handle = head.register_forward_hook(lambda _m, _args, out: dense.append(out))
+                    stack.callback(handle.remove)
+                scores = self._instances(data).scores
+            if scores.numel() and not scores.requires_grad and dense:
+                every = torch.cat([s.sigmoid().flatten() for s in dense[0][0]])  # all levels
+                scores = every[every >= self.score]
+            return scores.sum() if scores.requires_grad and scores.numel() else None
+        inputs = self.model.data_preprocessor(copy.deepcopy(data), False)['inputs']
+        logits = self.model(inputs, mode='tensor')
+        if not (isinstance(logits, Tensor) and logits.ndim == 2):
+            kind = type(getattr(self.model, 'head', self.model)).__name__
+            raise InputError(f'the head of the model must give one score a class, {kind} does not')
+        return logits[0].max()
+
+    def label(self, index: int) -> str:
+        return self.classes[index] if index < len(self.classes) else f'class {index}'
+
+    def _instances(self, data: dict):
+        """Detections that are kept, with boxes on the picture as the network gets it."""
+        data = self.model.data_preprocessor(copy.deepcopy(data), False)
+        samples = self.model.predict(data['inputs'], data['data_samples'], rescale=False)
+        instances = samples[0].pred_instances
+        return instances[instances.scores >= self.score]
+
+
+def find_pictures(paths: Sequence[str]) -> list[Path]:
+    """Picture files, those of folders in the order of their names.
+
+    Raises:
+        InputError: A path is not there, is no picture, or is a folder without any.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
+            if not inside:
+                raise InputError(f'{path}: no picture in this folder ({", ".join(ENDINGS)})')
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InputError(f'{path}: no such picture')
+    for path in found:
+        if cv2.imread(str(path)) is None:
+            raise InputError(
+                f'{path}: not a picture that can be read ({path.stat().st_size} bytes)'
+            )
+    return found
+
+
+def _build(cfg: Config, is_detector: bool) -> nn.Module:
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor'):
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(model_cfg)
+    if is_detector:
+        from mmdet.models import BaseDetector as Base
+    else:
+        from mmpretrain.models import BaseClassifier as Base
+    if not isinstance(model, Base):
+        kind = 'detector' if is_detector else 'classifier'
+        raise InputError(f'model must be a {kind}, got {type(model).__name__}')
+    return model
+
+
+def _load(model: nn.Module, checkpoint: str) -> None:
+    state = read_state_dict(checkpoint)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip()[:300] for line in str(error).splitlines() if line.strip()]
+        raise InputError(
+            f'checkpoint {checkpoint} cannot be used with this config:\n' + '\n'.join(lines[:12])
+        ) from error
+
+
+def _innermost(dataset: Any) -> Any:
+    """The first data set inside of wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
+    while inner := dataset.get('datasets') or dataset.get('dataset'):
+        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return dataset
+
+
+def _classes(dataset: Any) -> Sequence[str]:
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        kind = dataset['type']
+        with DATASETS.switch_scope_and_registry(None) as registry:  # the host library's
+            kind = registry.get(kind) if isinstance(kind, str) else kind
+        classes = getattr(kind, 'METAINFO', {}).get('classes')
+    return () if classes is None or isinstance(classes, str) else classes

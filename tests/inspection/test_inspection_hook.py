@@ -1,0 +1,97 @@
+"""The hook in real training runs on real pictures."""
+
+import json
+
+import cv2
+import pytest
+import torch
+
+from mmdla import LayerAttentionHook
+
+
+@pytest.fixture
+def train(tool, tiny_cifar, repo, tmp_path):
+    """Train two epochs (six iterations) of a CIFAR config; the folder of the run."""
+    root = tiny_cifar(100)
+
+    def run(name: str, kind: str = 'dla_b', hook: str = '', backbone: str = ''):
+        loader = 'num_workers=0, persistent_workers=False, batch_size=4'
+        data = f'dict(data_root={str(root)!r})'
+        config = tmp_path / f'{name}.py'
+        config.write_text(f"""
+_base_ = {str(repo / f'configs/cifar100_{kind}.py')!r}
+model = dict(backbone=dict({backbone}))
+train_dataloader = dict({loader}, dataset={data})
+val_dataloader = dict({loader}, dataset={data})
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+randomness = dict(seed=0, deterministic=True)
+custom_hooks = [{hook}]
+visualizer = dict(
+    type='UniversalVisualizer',
+    vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
+)
+""")
+        tool('train')([str(config), '--work-dir', str(tmp_path / name)])
+        return tmp_path / name
+
+    return run
+
+
+def weights(folder):
+    return torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict']
+
+
+@pytest.mark.parametrize('backbone', ['', 'with_cp=True'])
+def test_same_weights_with_and_without(train, backbone):
+    off = weights(train('off', backbone=backbone))
+    on = weights(train('on', hook="dict(type='LayerAttentionHook', interval=2)", backbone=backbone))
+    assert off.keys() == on.keys()
+    assert all(torch.equal(off[name], on[name]) for name in off)
+
+
+def test_figures_and_scalars_reach_the_back_ends(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train('on', hook="dict(type='LayerAttentionHook', interval=3)")
+    (log,) = folder.glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    rows = [row for row in rows if 'layer_attention/layer1/weights/block1' in row]
+    iterations = max(row['step'] for row in rows)
+    assert [row['step'] for row in rows] == list(range(3, iterations + 1, 3))
+    assert rows[0]['layer_attention/layer1/weights/block1'] == 1
+    assert 0 < rows[0]['layer_attention/layer3/weights/block2'] < 1
+
+    names = {'weights', 'kept', 'dsu_gates', 'dsu_context'}
+    images = {f'layer_attention_{name}' for name in names}
+    files = {path.stem for path in folder.glob('*/vis_data/vis_image/*.png')}
+    assert files == {f'{name}_{row["step"]}' for name in images for row in rows}
+    picture = cv2.imread(str(next(folder.glob('*/vis_data/vis_image/*weights_3.png'))))
+    assert picture.shape[1] > 3 * picture.shape[0], 'three stages side by side'
+
+    (events,) = folder.glob('*/vis_data/events*')
+    board = EventAccumulator(str(events)).Reload()
+    assert images <= set(board.Tags()['images'])
+    key = 'layer_attention/layer3/weights/block2'
+    (first, *_) = board.Scalars(key)
+    assert first.step == 3 and first.value == pytest.approx(rows[0][key])
+
+
+def test_scalars_alone(train):
+    hook = "dict(type='LayerAttentionHook', interval=2, figures=False)"
+    folder = train('on', kind='mrla_l', hook=hook)
+    (log,) = folder.glob('*/vis_data/scalars.json')
+    assert 'layer_attention/layer2/lambdas/block1' in log.read_text()
+    assert not list(folder.glob('*/vis_data/vis_image/*'))
+
+
+def test_nothing_to_show(train):
+    with pytest.raises(ValueError, match=r'layer_attention must be one .* got SE'):
+        train('on', kind='se', hook="dict(type='LayerAttentionHook')")
+
+
+@pytest.mark.parametrize('interval', [0, 1.5])
+def test_bad_interval(interval):
+    with pytest.raises((TypeError, ValueError), match='interval must be an integer >= 1'):
+        LayerAttentionHook(interval=interval)
