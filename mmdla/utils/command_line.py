@@ -1,4 +1,4 @@
-"""What the command lines of ``tools/train.py`` and ``tools/test.py`` share."""
+"""What the command lines of the tools share."""
 
 import argparse
 import os
@@ -21,6 +21,16 @@ LOCAL_RANK = dict(
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that the host libraries' train and test tools have in common."""
     parser.add_argument('--work-dir', help='folder of logs, metrics and checkpoints')
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher', choices=list(LOCAL_RANK), default='none', help='what started the processes'
+    )
+    # torch.distributed.launch passes one spelling or the other, depending on the version
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add the option that overrides settings of the config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -29,11 +39,6 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config, e.g. train_cfg.max_epochs=24 or key="[(a,b),(c,d)]" '
         '(quoted, without spaces)',
     )
-    parser.add_argument(
-        '--launcher', choices=list(LOCAL_RANK), default='none', help='what started the processes'
-    )
-    # torch.distributed.launch passes one spelling or the other, depending on the version
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,9 +51,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         args = parser.parse_args(argv)
     except (ValueError, AssertionError) as error:  # from DictAction
         parser.error(f'argument --cfg-options: expected KEY=VALUE ({error})')
-    if args.launcher == 'pytorch':
+    if getattr(args, 'launcher', 'none') == 'pytorch':
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def positive(text: str) -> int:
+    """Type of options that are counts or sizes."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f'must be a positive integer, got {text}')
+    return value
 
 
 def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None) -> int:
