@@ -37,7 +37,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr', type=float, help=f'leave out detections below, default {SCORE_THR}'
     )
-    parser.add_argument('--device', help="e.g. 'cpu' or 'cuda:1', default: a GPU where there is one")
+    parser.add_argument(
+        '--device', help="e.g. 'cpu' or 'cuda:1', default: a GPU where there is one"
+    )
     parser.add_argument('--batch-size', type=positive, default=1, help='pictures at once')
     add_cfg_options(parser)
     return parse(parser, argv)
@@ -66,7 +68,9 @@ class Work:
     def pictures(self, sources: Sequence[Source]) -> None:
         bar = self.progress.add_task('pictures', total=len(sources))
         for batch in batches(sources, self.batch_size):
-            read = [(source, picture) for source in batch if (picture := self.read(source)) is not None]
+            read = [
+                (source, picture) for source in batch if (picture := self.read(source)) is not None
+            ]
             samples = self.predictor([picture for _, picture in read]) if read else []
             for (source, picture), sample in zip(read, samples, strict=True):
                 with written_whole(self.target(source)) as part:
@@ -96,7 +100,9 @@ class Work:
                     frames.append(self.predictor.as_data(sample))
                 self.progress.advance(bar, len(batch))
         if len(frames) < len(reader):
-            print(f'{source.path}: ends after {len(frames)} of {len(reader)} frames', file=sys.stderr)
+            print(
+                f'{source.path}: ends after {len(frames)} of {len(reader)} frames', file=sys.stderr
+            )
         self.progress.update(bar, total=len(frames))
         self.results.append(self.entry(source, fps=reader.fps, frames=frames))
 
@@ -156,12 +162,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         for source in sources:
             if source.is_video:
                 work.video(source)
+    if not work.results:
+        raise InputError(f'none of the {len(sources)} inputs could be read')
     report = dict(config=args.config, checkpoint=args.checkpoint, results=work.results)
     with written_whole(args.out / 'predictions.json') as part:
         part.write_text(json.dumps({**report, 'failed': work.failed}, indent=1))
-    if not work.results:
-        raise InputError(f'none of the {len(sources)} inputs could be read')
-    print(f'{len(work.results)} of {len(sources)} inputs: {folder}, {args.out / "predictions.json"}')
+    print(
+        f'{len(work.results)} of {len(sources)} inputs: {folder}, {args.out / "predictions.json"}'
+    )
 
 
 if __name__ == '__main__':

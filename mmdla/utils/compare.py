@@ -45,7 +45,9 @@ def onnx_runner(path: Path) -> Runner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return lambda images: [torch.from_numpy(v) for v in session.run(None, dict(images=images.numpy()))]
+    return lambda images: [
+        torch.from_numpy(v) for v in session.run(None, dict(images=images.numpy()))
+    ]
 
 
 def program_runner(path: Path) -> Runner:

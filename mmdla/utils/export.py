@@ -46,6 +46,7 @@ class Part(nn.Module):
                 reason = 'what follows the neck of a detector with proposals cannot be exported'
             raise InputError(f'--part {part}: {reason}; there is {", ".join(allowed)}')
         self.model = model
+        self.eval()  # the TorchScript exporter restores the mode of the whole, parts included
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W), normalised, to the tensors that :meth:`names` names."""
@@ -151,9 +152,7 @@ def describe(path: Path, cfg: Config, model: nn.Module) -> None:
 
 def properties(cfg: Config, model: nn.Module) -> dict[str, str]:
     """What the input of the model must be made with, as JSON values by name."""
-    preprocessor = model_cfg = dict(cfg.model.get('data_preprocessor') or {})
-    if not model_cfg:
-        preprocessor = dict(cfg.get('data_preprocessor') or {})
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     to_rgb = preprocessor.get('bgr_to_rgb', preprocessor.get('to_rgb', False))
     values = dict(
         mmdla=__version__,

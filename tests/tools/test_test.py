@@ -4,24 +4,6 @@ import pickle
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-
-
-@pytest.fixture(scope='session')
-def checkpoint(small_config, tmp_path_factory):
-    """Random weights of the small detector."""
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-
-    import mmdla  # noqa: F401
-
-    register_all_modules(init_default_scope=False)
-    init_default_scope('mmdet')
-    model = MODELS.build(Config.fromfile(small_config).model)
-    path = tmp_path_factory.mktemp('checkpoints') / 'small.pth'
-    torch.save(dict(state_dict=model.state_dict()), path)
-    return path
 
 
 def test_writes_predictions_and_pictures(cli, small_run, checkpoint, tmp_path):
