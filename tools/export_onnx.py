@@ -18,7 +18,7 @@ from mmdla.utils.export import (
     PARTS,
     Part,
     check_packages,
-    describe,
+    complete,
     export_onnx,
     export_program,
 )
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with written_whole(args.out) as file:
         if is_onnx:
             export_onnx(part, file, args.exporter, args.opset)
-            describe(file, cfg, model)
+            complete(file, cfg, model)
         else:
             torch.export.save(export_program(part), file)
         if args.check:

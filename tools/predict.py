@@ -15,7 +15,7 @@ from mmdla.utils.command_line import add_cfg_options, parse, positive, run
 from mmdla.utils.config import check_checkpoint, read_config
 from mmdla.utils.errors import InputError
 from mmdla.utils.files import written_whole
-from mmdla.utils.inputs import Source, Unreadable, find_sources, read_picture
+from mmdla.utils.inputs import Source, UnreadableError, find_sources, read_picture
 from mmdla.utils.model import check_device, task_of
 from mmdla.utils.predict import Predictor
 from mmdla.utils.video import open_video, video_writer
@@ -82,13 +82,13 @@ class Work:
     def read(self, source: Source):
         try:
             return read_picture(source.path)
-        except Unreadable as error:
+        except UnreadableError as error:
             self.pass_over(source, error)
 
     def video(self, source: Source) -> None:
         try:
             reader = open_video(source.path)
-        except Unreadable as error:
+        except UnreadableError as error:
             self.pass_over(source, error)
             return
         bar = self.progress.add_task(source.path.name, total=max(len(reader), 1))
@@ -114,7 +114,7 @@ class Work:
     def entry(self, source: Source, **content) -> dict:
         return dict(file=str(source.path), drawn=f'{self.folder.name}/{source.target}', **content)
 
-    def pass_over(self, source: Source, reason: Unreadable) -> None:
+    def pass_over(self, source: Source, reason: UnreadableError) -> None:
         print(f'passed over: {source.path}: {reason}', file=sys.stderr)
         self.failed.append(dict(file=str(source.path), reason=str(reason)))
 

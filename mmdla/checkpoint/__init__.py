@@ -13,5 +13,6 @@ __all__ = [
     'convert_checkpoint',
     'convert_released',
     'load_backbone',
+    'read_checkpoint',
     'read_state_dict',
 ]

@@ -21,6 +21,7 @@ PARTS = ('backbone', 'neck', 'model')
 HEAD_OUTPUTS = ('cls_score', 'bbox_pred')
 EXPORTERS = ('dynamo', 'torchscript')
 OPSETS = (18, 19, 20)  # what both exporters of the tested PyTorch write
+AXES = {0: 'batch', 2: 'height', 3: 'width'}  # of any length
 EXAMPLE = (192, 256)  # height, width of the pictures that are traced
 
 
@@ -111,16 +112,18 @@ def export_onnx(part: Part, path: Path, exporter: str = 'dynamo', opset: int = O
     check_packages('onnx', *(['onnxscript'] if exporter == 'dynamo' else []))
     example = _example(part)
     with torch.no_grad():
-        names = part.names(len(part(example)))
+        outputs = part(example)
+    names = part.names(len(outputs))
     options = dict(input_names=['images'], output_names=names, opset_version=opset)
     if exporter == 'dynamo':
         options.update(dynamo=True, external_data=False, verbose=False)
         options.update(dynamic_shapes=_dynamic_shapes())
     else:
-        axes = {0: 'batch', 2: 'height', 3: 'width'}
-        options.update(dynamo=False, dynamic_axes={name: axes for name in ['images', *names]})
-        if names[0].startswith('logits'):
-            options['dynamic_axes'].update({name: {0: 'batch'} for name in names})
+        axes = {'images': AXES}
+        for name, output in zip(names, outputs, strict=True):
+            axes[name] = {i: axis if i == 0 else f'{name}_{axis}'
+                          for i, axis in AXES.items() if i < output.dim()}  # fmt: skip
+        options.update(dynamo=False, dynamic_axes=axes)
     torch.onnx.export(part, (example,), str(path), **options)
 
 
@@ -136,15 +139,21 @@ def _example(part: Part) -> Tensor:
 
 
 def _dynamic_shapes() -> tuple[dict]:
-    dims = dict(zip((0, 2, 3), ('batch', 'height', 'width'), strict=True))
-    return ({axis: torch.export.Dim(name) for axis, name in dims.items()},)
+    return ({i: torch.export.Dim(axis) for i, axis in AXES.items()},)
 
 
-def describe(path: Path, cfg: Config, model: nn.Module) -> None:
-    """Write into an ONNX file what its input must be made with, and the names of the classes."""
+def complete(path: Path, cfg: Config, model: nn.Module) -> None:
+    """Check an ONNX file, and write into it how its input is made and the names of the classes.
+
+    Raises:
+        InputError: It has operators that are not ONNX's own.
+    """
     import onnx
 
     graph = onnx.load(path)
+    foreign = {f'{n.domain}::{n.op_type}' for n in graph.graph.node if n.domain}
+    if foreign:
+        raise InputError(f'the model has operators that ONNX does not know: {sorted(foreign)}')
     onnx.checker.check_model(graph)
     onnx.helper.set_model_props(graph, properties(cfg, model))
     onnx.save(graph, path)

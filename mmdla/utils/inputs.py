@@ -18,7 +18,7 @@ VIDEOS = {'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wm
 GRAPHICS = PICTURES - {'.pgm', '.ppm'}  # formats that pictures are also written in
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A file that is no picture or video, or is damaged; the message says why."""
 
 
@@ -95,17 +95,17 @@ def read_picture(path: Path) -> np.ndarray:
     """A picture as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
 
     Raises:
-        Unreadable: There is no such file, or it is no whole picture.
+        UnreadableError: There is no such file, or it is no whole picture.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from error
+        raise UnreadableError(error.strerror or str(error)) from error
     if not content:
-        raise Unreadable('the file is empty')
+        raise UnreadableError('the file is empty')
     picture = mmcv.imfrombytes(content)
     if picture is None:
-        raise Unreadable('no picture, or a damaged one')
+        raise UnreadableError('no picture, or a damaged one')
     _check_whole(content)
     return picture
 
@@ -118,4 +118,4 @@ def _check_whole(content: bytes) -> None:
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return  # a format, or a size, that only OpenCV takes
     except (OSError, SyntaxError, ValueError) as error:
-        raise Unreadable(f'a damaged picture ({error})') from error
+        raise UnreadableError(f'a damaged picture ({error})') from error

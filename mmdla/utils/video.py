@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import written_whole
-from .inputs import Unreadable
+from .inputs import UnreadableError
 
 FOURCC = 'mp4v'  # OpenCV's wheels can write it everywhere
 DEFAULT_FPS = 25.0  # of videos that do not say
@@ -20,13 +20,13 @@ def open_video(path: Path) -> mmcv.VideoReader:
     """A video whose frames can be iterated over, (H, W, 3), BGR.
 
     Raises:
-        Unreadable: There is no such file, or it is no video that OpenCV can read.
+        UnreadableError: There is no such file, or it is no video that OpenCV can read.
     """
     if not path.is_file():
-        raise Unreadable('no such file')
+        raise UnreadableError('no such file')
     video = mmcv.VideoReader(str(path))
     if not video.opened or video.read() is None:
-        raise Unreadable('no video, a damaged one, or of a kind that OpenCV cannot read')
+        raise UnreadableError('no video, a damaged one, or of a kind that OpenCV cannot read')
     return video
 
 

@@ -49,7 +49,7 @@ def save(tmp_path):
             type='ImageClassifier',
             backbone=backbone,
             neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=10, in_channels=32),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
         )
         config.write_text(f"""
 default_scope = 'mmpretrain'
@@ -70,7 +70,7 @@ data_preprocessor = dict(mean=[114.0, 113.0, 112.0], std=[58.0, 57.0, 56.0], to_
 def backbone_cfg(kind: str | None, **kwargs) -> dict:
     """One stage of three blocks: as much state as any attention keeps."""
     attention = kind and dict(type=kind)
-    cfg = dict(type='mmdla.DLAResNet', depth=34, base_channels=32, stem_channels=32, num_stages=1)
+    cfg = dict(type='mmdla.DLAResNet', depth=34, num_stages=1)
     cfg.update(strides=(1,), dilations=(1,), stage_with_dcn=(False,), out_indices=(0,))
     return {**cfg, 'layer_attention': attention, **kwargs}
 
@@ -121,7 +121,7 @@ def test_torch_export(save, kind):
 @pytest.mark.parametrize('fold', [False, True])
 def test_classifier_with_all_stages(cli, save, tmp_path, fold):
     """The tool's own check passes, and so does ours; the file says how to feed it."""
-    cfg = backbone_cfg('DLALight', depth=18, base_channels=4, stem_channels=8, out_indices=(3,))
+    cfg = backbone_cfg('DLALight', depth=18, base_channels=8, stem_channels=8, out_indices=(3,))
     cfg.update(num_stages=4, strides=(1, 2, 2, 2), dilations=(1,) * 4)
     cfg['stage_with_dcn'] = (False,) * 4
     cfg['layer_attention'].update(head_channels=4, reduction=4)
@@ -163,10 +163,18 @@ def test_dense_detector(cli, small_config, checkpoint, tiny_coco, tmp_path, expo
     with torch.no_grad():
         scores, boxes = model(images, mode='tensor')
     got = outputs(out, images)
-    for level in range(5):
-        assert_equal(got.pop(f'cls_score_{level}'), scores[level])
-        assert_equal(got.pop(f'bbox_pred_{level}'), boxes[level])
-    assert not got
+    assert list(got) == [f'{kind}_{i}' for kind in ('cls_score', 'bbox_pred') for i in range(5)]
+    values = list(got.values())
+    for value, expected in zip(values, [*scores, *boxes], strict=True):
+        assert_equal(value, expected)
+    metas = [dict(img_shape=images.shape[2:], scale_factor=(1, 1))] * 2
+    for ours, expected in zip(
+        model.bbox_head.predict_by_feat(values[:5], values[5:], batch_img_metas=metas),
+        model.bbox_head.predict_by_feat(scores, boxes, batch_img_metas=metas),
+        strict=True,
+    ):
+        assert len(expected) > 10
+        torch.testing.assert_close(ours.scores, expected.scores, rtol=0, atol=1e-4)
 
 
 def build(config, checkpoint) -> torch.nn.Module:

@@ -15,7 +15,7 @@ def rows(tool, capsys):
     def call(*argv) -> dict[str, tuple[float, float]]:
         capsys.readouterr()
         tool('get_flops')([str(arg) for arg in argv])
-        lines = capsys.readouterr().out.splitlines()[3:]
+        lines = capsys.readouterr().out.rpartition('GMACs')[2].splitlines()[1:]
         cells = [re.split(r'\s{2,}', line.strip()) for line in lines]
         return {name: (float(params), float(macs)) for name, params, _, macs, _ in cells}
 

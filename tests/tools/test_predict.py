@@ -246,9 +246,9 @@ def test_out_that_is_a_file(cli, classifier, tmp_path):
 
 @pytest.mark.parametrize('option', [['--batch-size', '0'], ['--batch-size', 'x'], []])
 def test_bad_options(tool, classifier, capsys, tmp_path, option):
-    argv = [*map(str, classifier), str(DINER / 'photo.jpg'), *option]
+    out = ['--out', str(tmp_path)] if option else []
     with pytest.raises(SystemExit) as error:
-        tool('predict')(argv + ['--out', str(tmp_path)] if option else argv)
+        tool('predict')([*map(str, classifier), str(DINER / 'photo.jpg'), *option, *out])
     assert error.value.code == 2
     assert (option or ['--out'])[0] in capsys.readouterr().err
 
