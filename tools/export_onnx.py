@@ -74,6 +74,13 @@ def check_out(out: Path) -> None:
         raise InputError(f'{out.parent}: no such folder')
 
 
+def check_opset(exporter: str, opset: int) -> None:
+    if exporter == 'torchscript' and opset != OPSETS[0]:
+        raise InputError(
+            f'--opset {opset} needs --exporter dynamo, torchscript writes only {OPSETS[0]} rightly'
+        )
+
+
 def check(runner: Runner, part: Part, pictures: Sequence[Path]) -> None:
     """Print how far the exported model is from PyTorch.
 
@@ -91,6 +98,7 @@ def check(runner: Runner, part: Part, pictures: Sequence[Path]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_out(args.out)
+    check_opset(args.exporter, args.opset)
     is_onnx = args.out.suffix == '.onnx'
     if is_onnx:
         check_packages('onnx', *(['onnxruntime'] if args.check else []))

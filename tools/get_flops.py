@@ -38,7 +38,7 @@ def check_countable(cfg: Config) -> None:
     from mmdet.registry import MODELS
 
     kind = MODELS.get(cfg.model.type)
-    head = MODELS.get((cfg.model.get('roi_head') or {}).get('type', ''))
+    head = MODELS.get(cfg.model.roi_head.type) if cfg.model.get('roi_head') else None
     if issubclass(kind, TwoStageDetector):
         countable = head is not None and issubclass(head, StandardRoIHead)
     else:

@@ -120,7 +120,7 @@ class Work:
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:
-    iterator = iter(items)
+    iterator = (item for item in items)  # a video's own one goes on after its end
     while batch := list(islice(iterator, size)):
         yield batch
 

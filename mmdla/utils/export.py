@@ -20,7 +20,7 @@ from .errors import InputError
 PARTS = ('backbone', 'neck', 'model')
 HEAD_OUTPUTS = ('cls_score', 'bbox_pred')
 EXPORTERS = ('dynamo', 'torchscript')
-OPSETS = (18, 19, 20)  # what both exporters of the tested PyTorch write
+OPSETS = (18, 19, 20)  # torchscript: only the first, later ones give graphs that do not load
 AXES = {0: 'batch', 2: 'height', 3: 'width'}  # of any length
 EXAMPLE = (192, 256)  # height, width of the pictures that are traced
 

@@ -81,5 +81,6 @@ def _dataset_meta(cfg: Config, meta: dict) -> dict:
     if dataset is None:
         return {}
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        kind = DATASETS.get(dataset.type)
+        with DATASETS.switch_scope_and_registry(None) as registry:  # that of the host library
+            kind = registry.get(dataset.type)
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}

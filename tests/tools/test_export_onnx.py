@@ -118,8 +118,10 @@ def test_torch_export(save, kind):
             assert_equal(got, expected)
 
 
-@pytest.mark.parametrize('fold', [False, True])
-def test_classifier_with_all_stages(cli, save, tmp_path, fold):
+@pytest.mark.parametrize(
+    ('exporter', 'opset', 'fold'), [('torchscript', 18, True), ('dynamo', 20, False)]
+)
+def test_classifier_with_all_stages(cli, save, tmp_path, exporter, opset, fold):
     """The tool's own check passes, and so does ours; the file says how to feed it."""
     cfg = backbone_cfg('DLALight', depth=18, base_channels=8, stem_channels=8, out_indices=(3,))
     cfg.update(num_stages=4, strides=(1, 2, 2, 2), dilations=(1,) * 4)
@@ -127,14 +129,14 @@ def test_classifier_with_all_stages(cli, save, tmp_path, fold):
     cfg['layer_attention'].update(head_channels=4, reduction=4)
     config, checkpoint, network = save(cfg)
     out = tmp_path / 'classifier.onnx'
-    argv = [config, checkpoint, out, '--check', '--opset', 20, *['--fold'] * fold]
-    assert cli('export_onnx', *argv, '--exporter', 'torchscript')[0] == 0
+    argv = [config, checkpoint, out, '--check', '--opset', opset, *['--fold'] * fold]
+    assert cli('export_onnx', *argv, '--exporter', exporter)[0] == 0
     images = photographs(2, 120, 90)
     with torch.no_grad():
         expected = network(images)
     assert_equal(outputs(out, images)['logits'], expected)
     graph = onnx.load(out)
-    assert graph.opset_import[0].version == 20
+    assert graph.opset_import[0].version == opset
     properties = {p.key: json.loads(p.value) for p in graph.metadata_props}
     assert properties['mean'] == [114.0, 113.0, 112.0]
     assert properties['flips_channels'] is True
@@ -225,6 +227,7 @@ def test_check_finds_a_difference(cli, tool, save, tmp_path, monkeypatch):
         (['{config}', '{checkpoint}', '{out}/a.pb'], 'must end with .onnx or .pt2'),
         (['{config}', '{checkpoint}', '{out}/none/a.onnx'], 'no such folder'),
         (['{config}', '{out}/none.pth', '{out}/a.onnx'], 'none.pth'),
+        (['{config}', '{checkpoint}', '{out}/a.onnx', '--exporter', 'torchscript', '--opset', '20'], '--opset 20 needs --exporter dynamo'),
         (['{out}/none.py', '{checkpoint}', '{out}/a.onnx'], 'none.py'),
         (['{config}', '{config}', '{out}/a.onnx'], 'not a PyTorch checkpoint'),
         (

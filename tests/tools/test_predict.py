@@ -70,7 +70,7 @@ def test_detector_on_a_folder(predict, small_config, checkpoint, tiny_coco, tmp_
     assert set(failed) == {'cut.jpg', 'empty.png', 'text.jpg', 'none.jpg'}
     for name, reason in failed.items():
         assert f'{name}: {reason}' in message
-    assert 'truncated' in failed['cut.jpg'] and 'empty' in failed['empty.png']
+    assert 'damaged' in failed['cut.jpg'] and 'empty' in failed['empty.png']
     results = {entry['drawn']: entry for entry in report['results']}
     assert set(results) == {'pictures/a.jpg', 'pictures/deeper/a.jpg'}
     model = init_detector(str(small_config), str(checkpoint), device='cpu')
