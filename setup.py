@@ -31,6 +31,7 @@ EXTRAS = {
         'mmdet==3.3.0',
         'mmpretrain==1.2.0',
     ],
+    'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
     'test': ['pytest', 'pytest-xdist', 'ruff', 'hypothesis'],
 }
 

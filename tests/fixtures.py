@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.visualization import Visualizer
 
 REPO = Path(__file__).parents[1]
@@ -201,3 +203,15 @@ def resnet_checkpoint(tmp_path_factory):
         return files[depth]
 
     return make
+
+
+def save_random_weights(config: Path, classes: tuple[str, ...] = ()) -> Path:
+    """Beside a config, in a file as MMEngine writes it; with names of classes, if there are any."""
+    cfg = Config.fromfile(config)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    meta = dict(dataset_meta=dict(classes=classes)) if classes else {}
+    path = config.with_suffix('.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path

@@ -2,7 +2,7 @@
 
 from .errors import CheckpointError
 from .load import LoadReport, load_backbone
-from .read import read_state_dict
+from .read import read_checkpoint, read_state_dict
 from .recognise import Release, convert_checkpoint
 from .released import convert_released
 
@@ -13,5 +13,6 @@ __all__ = [
     'convert_checkpoint',
     'convert_released',
     'load_backbone',
+    'read_checkpoint',
     'read_state_dict',
 ]

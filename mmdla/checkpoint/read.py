@@ -15,8 +15,8 @@ from .errors import CheckpointError
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, on the CPU.
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """Tensors of a checkpoint by name, on the CPU, and what it says about itself.
 
     Local files are read without running any code of theirs: objects other than tensors and plain
     containers become inert. Addresses with a scheme (``torchvision://…``, ``https://…``) are
@@ -25,6 +25,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Args:
         path (str): File or address.
+
+    Returns:
+        tuple[dict[str, Tensor], dict]: The tensors, and ``meta`` (empty if there is none).
 
     Raises:
         CheckpointError: There is no such file, it is damaged, or it holds no tensors.
@@ -45,7 +48,13 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise CheckpointError(f'{path}: entries that are no tensors: {others[:6]}')
     while all(name.startswith('module.') for name in tensors):
         tensors = {name.removeprefix('module.'): v for name, v in tensors.items()}
-    return tensors
+    meta = checkpoint.get('meta')
+    return tensors, meta if isinstance(meta, dict) else {}
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The tensors that :func:`read_checkpoint` gives."""
+    return read_checkpoint(path)[0]
 
 
 def _read_remote(path: str) -> Any:

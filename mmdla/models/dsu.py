@@ -93,13 +93,17 @@ class DSU(BaseModule):
             zero = torch.zeros_like(y)
             state = (zero, zero)
         h, c = state
-        gates = self.gates(y, h, c).split(self.channels, dim=-1)  # 3 or 4 x (..., C)
-        i, f, g = gates[:3]
+        gates = self.gates(y, h, c)  # (..., 3C or 4C)
+        i, f, g = (self._gate(gates, n) for n in range(3))  # 3 x (..., C)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()  # (..., C)
         h = c.sigmoid()  # (..., C)
         if self.output_gate:
-            h = gates[3].sigmoid() * h
+            h = self._gate(gates, 3).sigmoid() * h
         return h, c
+
+    def _gate(self, gates: Tensor, n: int) -> Tensor:
+        # not by split, whose sizes ONNX export by TorchScript infers wrongly
+        return gates[..., n * self.channels : (n + 1) * self.channels]
 
     def gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
         """``[i f g]``, and ``o`` with an output gate, before their sigmoids and tanh: (..., 3C)."""

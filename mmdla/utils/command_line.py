@@ -1,4 +1,4 @@
-"""What the command lines of ``tools/train.py`` and ``tools/test.py`` share."""
+"""What the command lines of the tools share."""
 
 import argparse
 import os
@@ -51,9 +51,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         args = parser.parse_args(argv)
     except (ValueError, AssertionError) as error:  # from DictAction
         parser.error(f'argument --cfg-options: expected KEY=VALUE ({error})')
-    if args.launcher == 'pytorch':
+    if getattr(args, 'launcher', 'none') == 'pytorch':
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def positive(text: str) -> int:
+    """Type of options that are counts or sizes."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f'must be a positive integer, got {text}')
+    return value
 
 
 def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None) -> int:

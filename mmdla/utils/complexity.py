@@ -8,9 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.resnet.stage import ResStage
+from .macs import ATTENTION, MacCounter
 
 PROPOSALS = 1000  # what mmdet's own FLOPs counter gives to the box head ...
 MASK_PROPOSALS = 100  # ... and to the mask head
@@ -25,7 +24,15 @@ class Complexity(NamedTuple):
     size: tuple[int, int]
 
 
-def measure(cfg: Config) -> Complexity:
+class Share(NamedTuple):
+    """What a part of a model, or its layer attention, has of parameters and multiply-adds."""
+
+    name: str
+    parameters: int
+    macs: int
+
+
+def measure(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:
     """Count a whole model of a config, on the meta device: no memory and no time is needed.
 
     Counted as multiply-adds are those of convolutions, linear layers and of the sums over blocks
@@ -34,42 +41,66 @@ def measure(cfg: Config) -> Complexity:
 
     Args:
         cfg (Config): Config of a classifier or detector, with ``default_scope``.
+        size (tuple[int, int], optional): Height and width of the picture. Default: 32x32 pixels
+            (CIFAR), 224x224 (other classifiers) or 800x1280 (detectors).
 
     Returns:
-        Complexity: At 32x32 pixels (CIFAR), 224x224 (other classifiers) or 800x1280 (detectors).
+        Complexity: Of the model.
+    """
+    return measure_shares(cfg, size)[0]
+
+
+def measure_shares(
+    cfg: Config, size: tuple[int, int] | None = None
+) -> tuple[Complexity, list[Share], Share]:
+    """Count a model as :func:`measure` does, and its parts.
+
+    Returns:
+        tuple[Complexity, list[Share], Share]: The model, its parts, which add up to it, and the
+        layer attentions of all stages, which are in the backbone.
     """
     model_cfg = deepcopy(cfg.model)
     model_cfg.pop('data_preprocessor', None)
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
         model = MODELS.build(model_cfg).eval()
     if cfg.default_scope == 'mmdet':
-        forward, size = _detector, SIZES['detector']
+        forward, usual = _detector, SIZES['detector']
     else:
         forward = nn.Module.__call__
-        size = SIZES['cifar' if 'CIFAR' in model_cfg['backbone']['type'] else 'imagenet']
-    parameters = sum(p.numel() for p in model.parameters())
-    return Complexity(parameters, count_macs(model, lambda x: forward(model, x), size), size)
+        usual = SIZES['cifar' if 'CIFAR' in model_cfg['backbone']['type'] else 'imagenet']
+    size = size or usual
+    parts = _parts(model)
+    counter = MacCounter(model, parts)
+    with torch.no_grad(), counter:
+        forward(model, torch.empty(1, 3, *size, device='meta'))
+    shares = [Share(name, parameters(part), counter.shares[name]) for name, part in parts.items()]
+    attentions = [stage.attention for stage in counter.stages if stage.attention is not None]
+    attention = Share(ATTENTION, sum(map(parameters, attentions)), counter.shares[ATTENTION])
+    return Complexity(parameters(model), counter.total, size), shares, attention
 
 
 def count_macs(model: nn.Module, forward: Callable[[Tensor], object], size: tuple[int, int]) -> int:
     """Multiply-adds of ``forward`` with one picture, (1, 3, *size), on the meta device."""
-    sums = 0
+    with torch.no_grad(), MacCounter(model) as counter:
+        forward(torch.empty(1, 3, *size, device='meta'))
+    return counter.total
 
-    def count_sums(stage: ResStage, _, out: Tensor) -> None:
-        nonlocal sums
-        if stage.attention is not None:
-            counts = (stage.attention.maps_summed(i) for i in range(len(stage)))
-            sums += sum(counts) * out.numel()
 
-    stages = [module for module in model.modules() if isinstance(module, ResStage)]
-    hooks = [stage.register_forward_hook(count_sums) for stage in stages]
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            forward(torch.empty(1, 3, *size, device='meta'))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counter.get_total_flops() // 2 + sums
+def parameters(module: nn.Module) -> int:
+    """How many numbers the parameters of a module are."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def _parts(model: nn.Module) -> dict[str, nn.Module]:
+    """Backbone, neck and heads, by name."""
+    parts = {}
+    for name, child in model.named_children():
+        if name == 'roi_head':  # it is not called as a whole
+            heads = {f'{name}.{sub}': head for sub, head in child.named_children()}
+            parts.update({sub: head for sub, head in heads.items() if parameters(head)})
+        elif name != 'data_preprocessor':
+            parts[name] = child
+    return parts
 
 
 def _detector(model: nn.Module, image: Tensor) -> None:

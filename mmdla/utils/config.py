@@ -32,21 +32,31 @@ OTHER_KEYS = {
 }
 
 
-def load_config(args: Namespace) -> Config:
-    """Read ``args.config`` and apply the common options.
+def read_config(config: str, options: dict | None = None) -> Config:
+    """Read a config file and merge ``--cfg-options`` into it.
 
     Raises:
-        InputError: The file is not there, an option names nothing, or there is no GPU to launch on.
+        InputError: The file is not there, or an option names nothing.
     """
-    path = Path(args.config)
+    path = Path(config)
     if not path.is_file():
         raise InputError(f'no config file {path} (in {Path.cwd()}){_similar_file(path)}')
     try:
         cfg = Config.fromfile(path)
     except ImportError as error:
         raise InputError(f'{path} needs a package that cannot be imported: {error}') from error
-    if args.cfg_options:
-        apply_options(cfg, args.cfg_options)
+    if options:
+        apply_options(cfg, options)
+    return cfg
+
+
+def load_config(args: Namespace) -> Config:
+    """Read ``args.config`` and apply the common options.
+
+    Raises:
+        InputError: The file is not there, an option names nothing, or there is no GPU to launch on.
+    """
+    cfg = read_config(args.config, args.cfg_options)
     if args.launcher != 'none' and get_device() == 'cpu':
         raise InputError(
             f'--launcher {args.launcher} needs one GPU for every process, none is found here'
@@ -55,7 +65,7 @@ def load_config(args: Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', path.stem))
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     return cfg
 
 

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from fixtures import save_random_weights
 
 from mmdla.utils.command_line import run
 
@@ -63,19 +61,9 @@ test_evaluator = val_evaluator
 
 
 @pytest.fixture(scope='session')
-def checkpoint(small_config, tmp_path_factory):
+def checkpoint(small_config) -> Path:
     """Random weights of the small detector."""
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-
-    import mmdla  # noqa: F401
-
-    register_all_modules(init_default_scope=False)
-    init_default_scope('mmdet')
-    model = MODELS.build(Config.fromfile(small_config).model)
-    path = tmp_path_factory.mktemp('checkpoints') / 'small.pth'
-    torch.save(dict(state_dict=model.state_dict()), path)
-    return path
+    return save_random_weights(small_config)
 
 
 @pytest.fixture
@@ -92,3 +80,34 @@ def own_coco(tiny_coco, tmp_path) -> tuple[Path, list[str]]:
     annotations = root / 'annotations/instances_val2017.json'
     options += [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
     return root, ['--cfg-options', *options]
+
+
+@pytest.fixture(scope='session')
+def two_stage(repo, tmp_path_factory) -> tuple[Path, Path]:
+    """A small Mask R-CNN, config and checkpoint with random weights."""
+    path = tmp_path_factory.mktemp('two_stage') / 'mask_rcnn.py'
+    path.write_text(f"""
+_base_ = {str(repo / 'configs/mask_rcnn_dla_r50.py')!r}
+model = dict(
+    backbone=dict(depth=18, base_channels=32, init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(in_channels=32, fc_out_channels=64),
+        mask_roi_extractor=dict(out_channels=32),
+        mask_head=dict(in_channels=32, conv_out_channels=32, num_convs=1),
+    ),
+    test_cfg=dict(rpn=dict(max_per_img=20), rcnn=dict(score_thr=0.0, max_per_img=3)),
+)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(160, 120), keep_ratio=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+""")
+    return path, save_random_weights(path)

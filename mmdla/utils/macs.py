@@ -1,0 +1,80 @@
+"""Counting the multiply-adds of what runs, of all of it and of parts."""
+
+from collections import Counter
+from contextlib import AbstractContextManager, ExitStack
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..models.resnet.stage import ResStage
+
+ATTENTION = 'layer attention'
+
+
+class MacCounter(AbstractContextManager):
+    """Counts while it is open: ``with MacCounter(model) as counter: model(x)``.
+
+    PyTorch's counter sees convolutions and matrix products; the sums over blocks of the layer
+    attentions are added to it.
+
+    Args:
+        model (nn.Module): What runs, or what the modules that run are part of.
+        parts (dict[str, nn.Module]): Parts that are counted by themselves too.
+
+    Attributes:
+        shares (Counter): Multiply-adds of every part, and of :data:`ATTENTION`.
+    """
+
+    def __init__(self, model: nn.Module, parts: dict[str, nn.Module] | None = None) -> None:
+        self.stages = [module for module in model.modules() if isinstance(module, ResStage)]
+        self.parts = parts or {}
+        self.shares: Counter[str] = Counter()
+        self._flops = FlopCounterMode(display=False)
+        self._sums = 0
+        self._open = ExitStack()
+
+    @property
+    def total(self) -> int:
+        return self._flops.get_total_flops() // 2 + self._sums
+
+    def __enter__(self) -> 'MacCounter':
+        for stage in self.stages:
+            if stage.attention is not None:
+                self._open.callback(stage.register_forward_hook(self._add_sums).remove)
+                for method in ('recalibrate', 'finish'):
+                    self._watch_method(stage.attention, method)
+        for name, part in self.parts.items():
+            before = part.register_forward_pre_hook(lambda *_, name=name: self._start(name))
+            after = part.register_forward_hook(lambda *_, name=name: self._stop(name))
+            self._open.callback(before.remove)
+            self._open.callback(after.remove)
+        self._open.enter_context(self._flops)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._open.close()
+
+    def _start(self, name: str) -> None:
+        self.shares[name] -= self.total
+
+    def _stop(self, name: str) -> None:
+        self.shares[name] += self.total
+
+    def _add_sums(self, stage: ResStage, _, out: Tensor) -> None:
+        counts = (stage.attention.maps_summed(i) for i in range(len(stage)))
+        added = sum(counts) * out.numel()
+        self._sums += added
+        self.shares[ATTENTION] += added
+
+    def _watch_method(self, attention: nn.Module, method: str) -> None:
+        """The stage calls methods of the attention, which no hook sees."""
+        original = getattr(attention, method)
+
+        def watched(*args):
+            self._start(ATTENTION)
+            result = original(*args)
+            self._stop(ATTENTION)
+            return result
+
+        setattr(attention, method, watched)
+        self._open.callback(delattr, attention, method)

@@ -1,0 +1,86 @@
+"""A trained model from its config and checkpoint, for inference."""
+
+from copy import deepcopy
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
+
+from mmdla.checkpoint import read_checkpoint
+
+from .config import register_host_modules, load_whole_checkpoint
+from .errors import InputError
+
+TASKS = dict(mmdet='detection', mmpretrain='classification')
+
+
+def task_of(cfg: Config) -> str:
+    """``'detection'`` or ``'classification'``.
+
+    Raises:
+        InputError: The config is for another library, or has no ``default_scope``.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in TASKS:
+        raise InputError(f'the config must have a default_scope of {list(TASKS)}, it has {scope!r}')
+    return TASKS[scope]
+
+
+def check_device(name: str | None) -> torch.device:
+    """The device of that name, by default a GPU where there is one.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    try:
+        device = torch.device(name or get_device())
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f'--device {name}: cannot be used ({reason})') from error
+    return device
+
+
+def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu') -> nn.Module:
+    """Build the model of a config and load all of its weights.
+
+    Args:
+        cfg (Config): Config of a detector or classifier.
+        checkpoint (str): File or address.
+        device (torch.device): Where the model goes.
+
+    Returns:
+        nn.Module: In eval mode, with ``dataset_meta`` (its ``'classes'``, if they are known).
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        InputError: It does not fit the model, or the library of the config is not installed.
+    """
+    task_of(cfg)
+    register_host_modules(cfg)
+    model_cfg = deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    state, meta = read_checkpoint(checkpoint)
+    load_whole_checkpoint(lambda _, strict: model.load_state_dict(state, strict), checkpoint)
+    model.dataset_meta = _dataset_meta(cfg, meta)
+    return model.to(device).eval()
+
+
+def _dataset_meta(cfg: Config, meta: dict) -> dict:
+    """Names (and colours) of the classes: the checkpoint's, else those of the config's data set."""
+    known = meta.get('dataset_meta')
+    if isinstance(known, dict):
+        return {str(key).lower(): value for key, value in known.items()}
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    if dataset is None:
+        return {}
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        with DATASETS.switch_scope_and_registry(None) as registry:  # that of the host library
+            kind = registry.get(dataset.type)
+    return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}

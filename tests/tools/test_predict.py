@@ -1,0 +1,268 @@
+"""``tools/predict.py``: pictures, folders and videos in, drawn and as JSON out."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+import torch
+from fixtures import DINER, save_random_weights
+from mmengine.config import Config
+from pycocotools import mask as rle
+
+CIFAR = Path(__file__).parents[1] / 'data' / 'cifar'
+
+
+@pytest.fixture
+def predict(cli, tmp_path):
+    """``predict(*argv)``: exit code, standard error, and what predictions.json holds."""
+
+    def call(*argv):
+        out = tmp_path / 'out'
+        code, message = cli('predict', *argv, '--out', out, '--device', 'cpu')
+        report = out / 'predictions.json'
+        return code, message, json.loads(report.read_text()) if report.exists() else None
+
+    return call
+
+
+@pytest.fixture
+def classifier(repo, tmp_path) -> tuple[Path, Path]:
+    """A small network for CIFAR-10; its data set reads no files."""
+    config = tmp_path / 'cifar.py'
+    config.write_text(f'_base_ = {str(repo / "configs/cifar10_dla_l.py")!r}\n')
+    return config, save_random_weights(config, tuple('abcdefghij'))
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """A pan over a photograph: seven frames of 120x160."""
+    path = tmp_path / 'pan.avi'
+    photo = cv2.imread(str(DINER / 'photo.jpg'))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (160, 120))
+    for i in range(7):
+        writer.write(np.ascontiguousarray(photo[100:220, 20 * i : 20 * i + 160]))
+    writer.release()
+    return path
+
+
+def test_detector_on_a_folder(predict, small_config, checkpoint, tiny_coco, tmp_path):
+    """Boxes are those of mmdet's own inference; damaged files are reported and passed over."""
+    from mmdet.apis import inference_detector, init_detector
+
+    folder = tmp_path / 'in'
+    (folder / 'deeper').mkdir(parents=True)
+    whole = (tiny_coco / 'val2017/000000000003.jpg').read_bytes()
+    (folder / 'a.jpg').write_bytes(whole)
+    (folder / 'deeper/a.jpg').write_bytes((tiny_coco / 'val2017/000000000004.jpg').read_bytes())
+    (folder / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
+    (folder / 'empty.png').touch()
+    (folder / 'text.jpg').write_text('no picture')
+    (folder / 'notes.txt').write_text('no picture either, and not called one')
+    code, message, report = predict(
+        small_config, checkpoint, folder, tmp_path / 'none.jpg', '--batch-size', 2, '--score-thr', 0
+    )
+    assert code == 0
+    failed = {Path(entry['file']).name: entry['reason'] for entry in report['failed']}
+    assert set(failed) == {'cut.jpg', 'empty.png', 'text.jpg', 'none.jpg'}
+    for name, reason in failed.items():
+        assert f'{name}: {reason}' in message
+    assert 'damaged' in failed['cut.jpg'] and 'empty' in failed['empty.png']
+    results = {entry['drawn']: entry for entry in report['results']}
+    assert set(results) == {'pictures/a.jpg', 'pictures/deeper/a.jpg'}
+    model = init_detector(str(small_config), str(checkpoint), device='cpu')
+    for drawn, entry in results.items():
+        expected = inference_detector(model, entry['file']).pred_instances
+        assert len(entry['predictions']) == len(expected) > 10
+        for one, box in zip(entry['predictions'], expected.bboxes, strict=True):
+            np.testing.assert_allclose(one['bbox'], box.numpy(), atol=0.1)
+            assert one['class'] == model.dataset_meta['classes'][one['label']]
+        picture, source = mmcv.imread(str(tmp_path / 'out' / drawn)), mmcv.imread(entry['file'])
+        assert picture.shape == source.shape
+        changed = np.abs(picture.astype(int) - source).max(-1) > 60
+        assert 0 < changed.mean() < 0.9
+    assert not list((tmp_path / 'out').rglob('*part*'))
+
+
+def test_threshold(predict, small_config, checkpoint, tiny_coco):
+    picture = tiny_coco / 'val2017/000000000003.jpg'
+    _, _, report = predict(small_config, checkpoint, picture, '--score-thr', 0)
+    scores = sorted(one['score'] for one in report['results'][0]['predictions'])
+    middle = scores[len(scores) // 2] + 5e-5
+    _, _, report = predict(small_config, checkpoint, picture, '--score-thr', middle)
+    kept = [one['score'] for one in report['results'][0]['predictions']]
+    assert sorted(kept) == [score for score in scores if score >= middle]
+
+
+def test_masks(predict, two_stage, tiny_coco):
+    picture = tiny_coco / 'val2017/000000000003.jpg'
+    code, _, report = predict(*two_stage, picture, '--score-thr', 0)
+    assert code == 0
+    predictions = report['results'][0]['predictions']
+    assert len(predictions) == 3
+    shape = mmcv.imread(str(picture)).shape[:2]
+    for one in predictions:
+        assert rle.decode(one['mask']).shape == shape
+        assert {'bbox', 'label', 'class', 'score'} < set(one)
+
+
+def test_classifier(predict, classifier, tmp_path):
+    """Scores are the softmax of the network for the picture in RGB, as CIFAR's data set reads it."""
+    from mmdla.utils.model import load_model
+
+    paths = sorted(CIFAR.glob('cifar10_0[0-3]*.png'))
+    photo = tmp_path / 'photo.png'  # of another size, in the same batch
+    cv2.imwrite(str(photo), cv2.imread(str(DINER / 'photo.jpg'))[100:150, 40:120])
+    code, _, report = predict(*classifier, *paths, photo, '--batch-size', 3)
+    assert code == 0
+    cfg = Config.fromfile(classifier[0])
+    model = load_model(cfg, classifier[1])
+    preprocessor = cfg.data_preprocessor
+    for path, entry in zip([*paths, photo], report['results'], strict=True):
+        assert entry['file'] == str(path)
+        rgb = cv2.imread(str(path))[..., ::-1]
+        normed = (rgb - np.array(preprocessor.mean)) / np.array(preprocessor.std)
+        image = torch.from_numpy(normed).float().permute(2, 0, 1)[None]
+        with torch.no_grad():
+            scores = model(image).softmax(1)[0]
+        assert len(entry['predictions']) == 5
+        for one, label in zip(entry['predictions'], scores.argsort(descending=True), strict=False):
+            assert one['label'] == label and one['class'] == 'abcdefghij'[label]
+            assert one['score'] == pytest.approx(scores[label].item(), abs=1e-4)
+    drawn = mmcv.imread(str(tmp_path / 'out' / report['results'][0]['drawn']))
+    assert drawn.shape == (224, 224, 3)
+
+
+def test_classifier_with_files(predict, classifier, repo, tmp_path):
+    """A config whose data set loads files: as MMPretrain's inferencer."""
+    from mmpretrain import ImageClassificationInferencer
+
+    config = tmp_path / 'files.py'
+    config.write_text(f"""
+_base_ = {str(repo / 'configs/imagenet_dla_l_r50.py')!r}
+model = dict(backbone=dict(depth=18), head=dict(in_channels=512))
+""")
+    checkpoint = save_random_weights(config)
+    code, _, report = predict(config, checkpoint, DINER / 'photo.jpg')
+    assert code == 0
+    inferencer = ImageClassificationInferencer(str(config), str(checkpoint), device='cpu')
+    (expected,) = inferencer(str(DINER / 'photo.jpg'))
+    best = report['results'][0]['predictions'][0]
+    assert best['label'] == expected['pred_label']
+    assert best['class'] == expected['pred_class']
+    assert best['score'] == pytest.approx(expected['pred_score'], abs=1e-4)
+
+
+def test_video(predict, small_config, checkpoint, video, tmp_path):
+    """Every frame is predicted as a picture of its own, and written at its place."""
+    code, _, report = predict(small_config, checkpoint, video, '--batch-size', 3, '--score-thr', 0)
+    assert code == 0
+    (entry,) = report['results']
+    assert entry['fps'] == 10
+    written = mmcv.VideoReader(str(tmp_path / 'out' / entry['drawn']))
+    assert (len(written), written.resolution, written.fps) == (7, (160, 120), 10)
+    frames = list(mmcv.VideoReader(str(video)))
+    assert len(entry['frames']) == len(frames) == 7
+    assert all(np.abs(w.astype(int) - f).mean() < 60 for w, f in zip(written, frames, strict=True))
+    picture = tmp_path / 'frame.png'
+    mmcv.imwrite(frames[4], str(picture))
+    _, _, report = predict(small_config, checkpoint, picture, '--score-thr', 0)
+    for one, of_video in zip(report['results'][0]['predictions'], entry['frames'][4], strict=True):
+        np.testing.assert_allclose(one['bbox'], of_video['bbox'], atol=0.1)
+
+
+@pytest.mark.parametrize('content', ['text', 'cut', 'empty', 'missing'])
+def test_unreadable_video(predict, small_config, checkpoint, video, tmp_path, content):
+    path = tmp_path / 'bad.mp4'
+    if content != 'missing':
+        broken = dict(text=b'no video', cut=video.read_bytes()[:300], empty=b'')
+        path.write_bytes(broken[content])
+    code, message, _ = predict(small_config, checkpoint, path)
+    assert code == 2
+    assert 'bad.mp4: no' in message
+    assert 'none of the 1 inputs could be read' in message
+    assert not [p for p in (tmp_path / 'out').rglob('*') if p.is_file()]
+
+
+def test_same_names_and_own_results(predict, classifier, tmp_path):
+    """No result is written over another or over an input, and results are no inputs."""
+    sources = sorted(CIFAR.glob('cifar10_0[0-2]*.png'))
+    folder = tmp_path / 'out'  # also where the results go
+    for name, source in zip(('a/x.png', 'b/x.png', 'x.png'), sources, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(source.read_bytes())
+    before = {path: digest(path) for path in folder.rglob('*.png')}
+    for _ in range(2):
+        code, _, report = predict(*classifier, folder, folder / 'x.png', folder / 'a/x.png')
+        assert code == 0
+        drawn = [entry['drawn'] for entry in report['results']]
+        names = ['a/x.png', 'b/x.png', 'x.png', 'x_2.png', 'x_3.png']
+        assert drawn == [f'pictures/{name}' for name in names]
+        assert len(list((folder / 'pictures').rglob('*.png'))) == 5
+        assert before == {path: digest(path) for path in before}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ('argv', 'words'),
+    [
+        (['none.py', '{checkpoint}', '{picture}'], 'none.py'),
+        (['{config}', 'none.pth', '{picture}'], 'none.pth'),
+        (['{config}', '{config}', '{picture}'], 'not a PyTorch checkpoint'),
+        (['{config}', '{checkpoint}', '{empty}'], 'no pictures or videos in this folder'),
+        (['{config}', '{checkpoint}', '{config}'], 'none of the 1 inputs could be read'),
+        (['{config}', '{checkpoint}', '{picture}', '--score-thr', '0.5'], '--score-thr is for det'),
+        (['{config}', '{checkpoint}', '{picture}', '--device', 'tpu9'], '--device tpu9'),
+        (['{config}', '{checkpoint}', '{picture}', '--device', 'cuda:99'], '--device cuda:99'),
+        (
+            ['{config}', '{checkpoint}', '{picture}', '--cfg-options', 'model.backbone.depth=56'],
+            'cannot be used with this config',
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input(cli, classifier, tmp_path, argv, words):
+    (tmp_path / 'empty').mkdir()
+    picture = next(CIFAR.glob('cifar10_*.png'))
+    values = dict(zip(('config', 'checkpoint'), classifier, strict=True))
+    values.update(picture=picture, empty=tmp_path / 'empty')
+    out = tmp_path / 'out'
+    code, message = cli('predict', *(arg.format(**values) for arg in argv), '--out', out)
+    assert code == 2
+    assert words in message
+    assert not out.exists() or not [path for path in out.rglob('*') if path.is_file()]
+
+
+def test_out_that_is_a_file(cli, classifier, tmp_path):
+    code, message = cli('predict', *classifier, next(CIFAR.iterdir()), '--out', classifier[0])
+    assert code == 2
+    assert 'cannot be made a folder' in message
+
+
+@pytest.mark.parametrize('option', [['--batch-size', '0'], ['--batch-size', 'x'], []])
+def test_bad_options(tool, classifier, capsys, tmp_path, option):
+    out = ['--out', str(tmp_path)] if option else []
+    with pytest.raises(SystemExit) as error:
+        tool('predict')([*map(str, classifier), str(DINER / 'photo.jpg'), *option, *out])
+    assert error.value.code == 2
+    assert (option or ['--out'])[0] in capsys.readouterr().err
+
+
+def test_threshold_out_of_range(cli, small_config, checkpoint, tmp_path):
+    code, message = cli(
+        'predict',
+        small_config,
+        checkpoint,
+        DINER / 'photo.jpg',
+        '--out',
+        tmp_path,
+        '--score-thr',
+        2,
+    )
+    assert code == 2
+    assert '--score-thr must be in [0, 1], got 2' in message

@@ -1,0 +1,176 @@
+"""Predict for pictures, folders of them and videos, with a detector or a classifier."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import mmcv
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import mmdla  # noqa: F401 - registers the models
+from mmdla.utils.command_line import add_cfg_options, parse, positive, run
+from mmdla.utils.config import check_checkpoint, read_config
+from mmdla.utils.errors import InputError
+from mmdla.utils.files import written_whole
+from mmdla.utils.inputs import Source, UnreadableError, find_sources, read_picture
+from mmdla.utils.model import check_device, task_of
+from mmdla.utils.predict import Predictor
+from mmdla.utils.video import open_video, video_writer
+
+SCORE_THR = 0.3
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, e.g. configs/faster_rcnn_dla_r50.py')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'inputs', nargs='+', type=Path, metavar='INPUT', help='picture, video, or folder of them'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR',
+        help='gets pictures/ (and videos) with the predictions drawn, and predictions.json',
+    )  # fmt: skip
+    parser.add_argument(
+        '--score-thr', type=float, help=f'leave out detections below, default {SCORE_THR}'
+    )
+    parser.add_argument(
+        '--device', help="e.g. 'cpu' or 'cuda:1', default: a GPU where there is one"
+    )
+    parser.add_argument('--batch-size', type=positive, default=1, help='pictures at once')
+    add_cfg_options(parser)
+    return parse(parser, argv)
+
+
+class Work:
+    """What is done with the sources, and what came of it.
+
+    Args:
+        predictor (Predictor): The model.
+        folder (Path): Where pictures and videos go.
+        batch_size (int): Pictures or frames at once.
+        progress (Progress): The bars.
+    """
+
+    def __init__(
+        self, predictor: Predictor, folder: Path, batch_size: int, progress: Progress
+    ) -> None:
+        self.predictor = predictor
+        self.folder = folder
+        self.batch_size = batch_size
+        self.progress = progress
+        self.results: list[dict] = []
+        self.failed: list[dict] = []
+
+    def pictures(self, sources: Sequence[Source]) -> None:
+        bar = self.progress.add_task('pictures', total=len(sources))
+        for batch in batches(sources, self.batch_size):
+            read = [
+                (source, picture) for source in batch if (picture := self.read(source)) is not None
+            ]
+            samples = self.predictor([picture for _, picture in read]) if read else []
+            for (source, picture), sample in zip(read, samples, strict=True):
+                with written_whole(self.target(source)) as part:
+                    mmcv.imwrite(self.predictor.draw(picture, sample), str(part))
+                predictions = self.predictor.as_data(sample)
+                self.results.append(self.entry(source, predictions=predictions))
+            self.progress.advance(bar, len(batch))
+
+    def read(self, source: Source):
+        try:
+            return read_picture(source.path)
+        except UnreadableError as error:
+            self.pass_over(source, error)
+
+    def video(self, source: Source) -> None:
+        try:
+            reader = open_video(source.path)
+        except UnreadableError as error:
+            self.pass_over(source, error)
+            return
+        bar = self.progress.add_task(source.path.name, total=max(len(reader), 1))
+        frames: list[list[dict]] = []
+        with video_writer(self.target(source), reader.fps) as writer:
+            for batch in batches(reader, self.batch_size):
+                for frame, sample in zip(batch, self.predictor(batch), strict=True):
+                    writer.write(self.predictor.draw(frame, sample))
+                    frames.append(self.predictor.as_data(sample))
+                self.progress.advance(bar, len(batch))
+        if len(frames) < len(reader):
+            print(
+                f'{source.path}: ends after {len(frames)} of {len(reader)} frames', file=sys.stderr
+            )
+        self.progress.update(bar, total=len(frames))
+        self.results.append(self.entry(source, fps=reader.fps, frames=frames))
+
+    def target(self, source: Source) -> Path:
+        path = self.folder / source.target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def entry(self, source: Source, **content) -> dict:
+        return dict(file=str(source.path), drawn=f'{self.folder.name}/{source.target}', **content)
+
+    def pass_over(self, source: Source, reason: UnreadableError) -> None:
+        print(f'passed over: {source.path}: {reason}', file=sys.stderr)
+        self.failed.append(dict(file=str(source.path), reason=str(reason)))
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    iterator = (item for item in items)  # a video's own one goes on after its end
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def check_score_thr(value: float | None, task: str) -> float:
+    if value is None:
+        return SCORE_THR
+    if task != 'detection':
+        raise InputError('--score-thr is for detectors, the config is of a classifier')
+    if not 0 <= value <= 1:
+        raise InputError(f'--score-thr must be in [0, 1], got {value}')
+    return value
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'--out: {path} cannot be made a folder ({error.strerror})') from error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = read_config(args.config, args.cfg_options)
+    score_thr = check_score_thr(args.score_thr, task_of(cfg))
+    check_checkpoint('checkpoint', args.checkpoint)
+    device = check_device(args.device)
+    folder = args.out / 'pictures'
+    sources = find_sources(args.inputs, folder)
+    predictor = Predictor(cfg, args.checkpoint, device, score_thr)
+    make_folder(folder)
+
+    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        work = Work(predictor, folder, args.batch_size, progress)
+        pictures = [source for source in sources if not source.is_video]
+        if pictures:
+            work.pictures(pictures)
+        for source in sources:
+            if source.is_video:
+                work.video(source)
+    if not work.results:
+        raise InputError(f'none of the {len(sources)} inputs could be read')
+    report = dict(config=args.config, checkpoint=args.checkpoint, results=work.results)
+    with written_whole(args.out / 'predictions.json') as part:
+        part.write_text(json.dumps({**report, 'failed': work.failed}, indent=1))
+    print(
+        f'{len(work.results)} of {len(sources)} inputs: {folder}, {args.out / "predictions.json"}'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
