@@ -10,7 +10,8 @@ from .version import __version__
 check_dependencies()
 
 from .deploy import fold_for_inference  # noqa: E402 - after the check, which says what to install
+from .engine import EpochSeedHook  # noqa: E402
 from .models import *  # noqa: E402, F403
 from .models import __all__ as _models  # noqa: E402
 
-__all__ = ['__version__', 'fold_for_inference', *_models]
+__all__ = ['EpochSeedHook', '__version__', 'fold_for_inference', *_models]
