@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ DECISIVE = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'opt
 NOT_DECISIVE = {'batch_size', 'num_workers', 'persistent_workers', 'pin_memory', 'data_root',
                 'ann_file', 'backend_args', 'loss_scale'}  # fmt: skip
 CHECKPOINT = 'epoch_{}.pth'
+PATIENCE = 10  # seconds; workers that load data notice after five that their training was killed
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Run:
             if resume is not None:
                 print(f'{self.plan.folder}: going on from {resume.name}', flush=True)
             argv = command(self.plan, self.config(), gpus, sys.executable, resume)
-            environment = {**os.environ, 'PYTHON': sys.executable}
+            paths = os.pathsep.join(filter(None, (str(self.root), os.environ.get('PYTHONPATH'))))
+            environment = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': paths}
             # the training holds the lock too: it may outlive this process
             code = subprocess.run(
                 argv, cwd=self.root, env=environment, pass_fds=(lock.fileno(),)
@@ -119,14 +122,23 @@ class Run:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[IO]:
-    """Refuse to work in a folder where a training is running."""
+def only_one(folder: Path, patience: float = PATIENCE) -> Iterator[IO]:
+    """Refuse to work in a folder where a training is running.
+
+    Raises:
+        InputError: It still runs after ``patience`` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + patience
     with open(folder / '.lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f'{folder}: a training is running there') from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise InputError(f'{folder}: a training is running there') from None
+                time.sleep(0.1)
         yield lock
 
 
