@@ -16,7 +16,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import EpochBasedTrainLoop
 
 import mmdla
 
