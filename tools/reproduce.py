@@ -166,4 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(main))
+    try:
+        sys.exit(run_tool(main))
+    except KeyboardInterrupt:
+        sys.exit('\ninterrupted; the same command goes on from here')

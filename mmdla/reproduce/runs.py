@@ -73,7 +73,8 @@ class Run:
             if not all(isinstance(line.get('step'), int) for line in rows):
                 raise InputError(f'{log}: not a log of MMEngine, a line has no step')
             for line in reversed(rows):
-                if line['step'] == cfg.train_cfg.max_epochs and metrics[0].key in line:
+                is_last = line['step'] == cfg.train_cfg.max_epochs
+                if is_last and all(m.key in line for m in metrics):
                     return {m.label: m.factor * line[m.key] for m in metrics}
         return None
 
