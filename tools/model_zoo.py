@@ -10,13 +10,13 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config
 
+from mmdla.reproduce.tables import CIFAR_DEPTHS
 from mmdla.utils.complexity import Complexity, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 METAFILE = ROOT / 'configs' / 'metafile.yml'
 README = ROOT / 'README.md'
 START, END = '<!-- table by tools/model_zoo.py -->', '<!-- end of table -->'
-CIFAR_DEPTHS = (20, 56, 110)
 COLLECTION = dict(
     Name='DLA-ResNet',
     Metadata=dict(Architecture=['ResNet', 'Layer attention']),

@@ -59,16 +59,8 @@ def measure_shares(
         tuple[Complexity, list[Share], Share]: The model, its parts, which add up to it, and the
         layer attentions of all stages, which are in the backbone.
     """
-    model_cfg = deepcopy(cfg.model)
-    model_cfg.pop('data_preprocessor', None)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-        model = MODELS.build(model_cfg).eval()
-    if cfg.default_scope == 'mmdet':
-        forward, usual = _detector, SIZES['detector']
-    else:
-        forward = nn.Module.__call__
-        usual = SIZES['cifar' if 'CIFAR' in model_cfg['backbone']['type'] else 'imagenet']
-    size = size or usual
+    model, size = build_on_meta(cfg).eval(), size or input_size(cfg)
+    forward = run_detector if cfg.default_scope == 'mmdet' else nn.Module.__call__
     parts = _parts(model)
     counter = MacCounter(model, parts)
     with torch.no_grad(), counter:
@@ -77,6 +69,21 @@ def measure_shares(
     attentions = [stage.attention for stage in counter.stages if stage.attention is not None]
     attention = Share(ATTENTION, sum(map(parameters, attentions)), counter.shares[ATTENTION])
     return Complexity(parameters(model), counter.total, size), shares, attention
+
+
+def build_on_meta(cfg: Config) -> nn.Module:
+    """The model of a config, without memory for its parameters."""
+    model_cfg = deepcopy(cfg.model)
+    model_cfg.pop('data_preprocessor', None)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        return MODELS.build(model_cfg)
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of the pictures that a config's model is counted with."""
+    if cfg.default_scope == 'mmdet':
+        return SIZES['detector']
+    return SIZES['cifar' if 'CIFAR' in cfg.model.backbone.type else 'imagenet']
 
 
 def count_macs(model: nn.Module, forward: Callable[[Tensor], object], size: tuple[int, int]) -> int:
@@ -103,19 +110,31 @@ def _parts(model: nn.Module) -> dict[str, nn.Module]:
     return parts
 
 
-def _detector(model: nn.Module, image: Tensor) -> None:
-    """Run the parts of a detector that hold weights; what lies between them has none."""
-    features = model.extract_feat(image)
+def run_detector(
+    model: nn.Module, images: Tensor, proposals: int = PROPOSALS, masks: int = MASK_PROPOSALS
+) -> list:
+    """Run the parts of a detector that hold weights; what lies between them has none.
+
+    Args:
+        model (nn.Module): A detector of MMDetection.
+        images (Tensor): Shape (B, 3, H, W).
+        proposals (int): Regions that the box head gets, of all the images.
+        masks (int): Regions that the mask head gets.
+
+    Returns:
+        list: What the heads return.
+    """
+    features = model.extract_feat(images)
     if not hasattr(model, 'roi_head'):
-        model.bbox_head(features)
-        return
-    model.rpn_head(features)
+        return [model.bbox_head(features)]
+    outs = [model.rpn_head(features)]
     roi_head = model.roi_head
-    _roi_part(roi_head.bbox_roi_extractor, roi_head.bbox_head, PROPOSALS)
+    outs.append(_roi_part(roi_head.bbox_roi_extractor, roi_head.bbox_head, proposals))
     if roi_head.with_mask:
-        _roi_part(roi_head.mask_roi_extractor, roi_head.mask_head, MASK_PROPOSALS)
+        outs.append(_roi_part(roi_head.mask_roi_extractor, roi_head.mask_head, masks))
+    return outs
 
 
-def _roi_part(extractor: nn.Module, head: nn.Module, count: int) -> None:
+def _roi_part(extractor: nn.Module, head: nn.Module, count: int) -> object:
     size = extractor.roi_layers[0].output_size  # (height, width)
-    head(torch.empty(count, extractor.out_channels, *size, device='meta'))
+    return head(torch.empty(count, extractor.out_channels, *size, device='meta'))

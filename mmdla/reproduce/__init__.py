@@ -1,0 +1,1 @@
+"""Tables of models: what to run, what it will take, what came out (``tools/reproduce.py``)."""

@@ -1,0 +1,131 @@
+"""Whether the data sets of the tables are there, whole, in the layout that the configs expect."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+
+from mmdla.utils.data import CIFAR_FOLDERS, COCO_HINT, IMAGENET_HINT, check_data
+from mmdla.utils.errors import InputError
+
+from .tables import LOADERS, Table
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif')
+CLASSES = dict(imagenet=1000, digits=10)
+HINTS = dict(
+    coco=COCO_HINT,
+    coco_masks=COCO_HINT,
+    imagenet=IMAGENET_HINT,
+    digits='python tools/demo/digits.py fetches and lays out the digits.',
+)
+BLOCK = 2**24  # bytes read at once
+
+
+def check_table_data(table: Table, cfg: Config, may_download: bool = False) -> None:
+    """Refuse data that are missing, or that are not as many as were published.
+
+    Args:
+        table (Table): The table.
+        cfg (Config): Config of one of its rows, with the user's options.
+        may_download (bool): Accept that a data set is missing which the host library downloads
+            when training starts (CIFAR).
+
+    Raises:
+        InputError: Names what is missing or differs, and says how to lay it out.
+    """
+    check_data(cfg, LOADERS)
+    problems = []
+    for loader in LOADERS:
+        dataset = cfg[loader].dataset
+        part = loader.removesuffix('_dataloader')
+        if (dataset.get('backend_args') or {}).get('backend', 'local') == 'local':
+            problems += COUNTERS[dataset.type](table, part, dataset, may_download)
+    if problems:
+        hint = HINTS.get(table.name)
+        raise InputError(
+            '\n'.join(['not the published data:', *dict.fromkeys(problems), *filter(None, [hint])])
+        )
+
+
+def _coco(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
+    annotations = Path(dataset.data_root, dataset.ann_file)
+    count, is_whole = count_images(annotations)
+    yield from _compare(f'{annotations}: pictures in it', count, table.pictures[part])
+    if not is_whole:
+        yield f'- {annotations}: it ends in the middle, the file is not whole'
+    folder = Path(dataset.data_root, dataset.data_prefix.img)
+    yield from _compare(f'{folder}: pictures', count_pictures(folder), table.pictures[part])
+
+
+def _folders(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
+    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
+    folder = Path(dataset.data_root, prefix)
+    entries = [entry for entry in os.scandir(folder) if entry.is_dir()]
+    listed = dataset.get('ann_file') or f'meta/{dataset.get("split", part)}.txt'
+    if not entries and Path(dataset.data_root, listed).is_file():
+        entries = [folder]  # the pictures of all classes, and a list of their labels
+        lines = Path(dataset.data_root, listed).read_text().split('\n')
+        count = sum(bool(line.strip()) for line in lines)
+        name = f'{Path(dataset.data_root, listed)}: lines'
+        yield from _compare(name, count, table.pictures[part])
+    else:
+        name = f'{folder}: folders, one for each class'
+        yield from _compare(name, len(entries), CLASSES[table.name])
+    pictures = sum(count_pictures(Path(entry)) for entry in entries)
+    yield from _compare(f'{folder}: pictures', pictures, table.pictures[part])
+
+
+def _cifar(table: Table, part: str, dataset: ConfigDict, may_download: bool) -> Iterator[str]:
+    """Through the host's class, which compares the digests of the files."""
+    from mmpretrain.registry import DATASETS
+
+    wanted = {**dataset, 'download': False, 'pipeline': []}
+    folder = Path(dataset.data_root, CIFAR_FOLDERS[dataset.type])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        host = DATASETS.get(dataset.type)
+        try:
+            read = DATASETS.build(wanted)
+        except (RuntimeError, AssertionError):
+            if may_download and not folder.exists():
+                print(f'{folder} is not there, it will be downloaded from {host.url}', flush=True)
+                return
+            yield (
+                f'- {folder}: not there or not whole. Training downloads it from {host.url}; '
+                f'without a network, put {host.filename} into {folder.parent} and unpack it there '
+                f'(tar -xf {host.filename})'
+            )
+            return
+    yield from _compare(f'{folder}: pictures to {part}', len(read), table.pictures[part])
+
+
+COUNTERS: dict[str, Callable[..., Iterator[str]]] = dict(
+    CocoDataset=_coco, ImageNet=_folders, CustomDataset=_folders, CIFAR10=_cifar, CIFAR100=_cifar
+)
+
+
+def _compare(what: str, found: int, expected: int) -> Iterator[str]:
+    if found != expected:
+        yield f'- {what}: {found}, expected {expected}'
+
+
+def count_pictures(folder: Path) -> int:
+    """Picture files in a folder."""
+    with os.scandir(folder) as entries:
+        return sum(entry.name.lower().endswith(PICTURES) for entry in entries)
+
+
+def count_images(annotations: Path) -> tuple[int, bool]:
+    """Pictures of a COCO annotation file, and whether it ends as JSON does.
+
+    Each picture, and nothing else, has a ``"file_name"`` there. The file is not parsed, which takes
+    half a minute and some gigabytes.
+    """
+    word, count, rest = b'"file_name"', 0, b''
+    with open(annotations, 'rb') as file:
+        while block := file.read(BLOCK):
+            text = rest + block
+            count += text.count(word)
+            rest = text[-len(word) + 1 :]
+    return count, rest.rstrip().endswith(b'}')

@@ -1,0 +1,172 @@
+"""Reproduce a table: plan it, check its data, train its rows one after the other, collect them.
+
+Without one of --dry-run, --check-data, --collect or --write-docs the rows are trained. What is
+finished is not trained again, and what was interrupted goes on from its last checkpoint.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmdla  # noqa: F401 - registers the models
+from mmdla.reproduce import collect, plan, tables
+from mmdla.reproduce.data import check_table_data
+from mmdla.reproduce.launch import Plan
+from mmdla.reproduce.runs import Run
+from mmdla.utils.command_line import run as run_tool
+from mmdla.utils.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs' / 'reproduce.md'
+START, END = '<!-- plan by tools/reproduce.py -->', '<!-- end of plan -->'
+TFLOPS, NODES = 10.0, 2
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--table', choices=tables.NAMES, help='one table; needed for training')
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='some rows; default: all')
+    parser.add_argument('--seeds', nargs='+', type=int, help="default: the table's")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument('--dry-run', action='store_true', help='print the plan')
+    action.add_argument('--check-data', action='store_true', help='are the data there and whole?')
+    action.add_argument('--collect', action='store_true', help='table of what is finished')
+    action.add_argument('--write-docs', action='store_true', help='write the plan of the docs')
+    action.add_argument('--check-docs', action='store_true', help='fail if it is out of date')
+    parser.add_argument(
+        '--tflops', type=float, default=TFLOPS, help='10^12 operations/s a GPU does'
+    )
+    parser.add_argument(
+        '--nodes', type=int, default=NODES, help='machines with 8 GPUs, in the plan'
+    )
+    parser.add_argument('--gpus', type=int, default=1, help='GPUs of this machine to train on')
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'reproduce')
+    parser.add_argument(
+        '--deterministic', action='store_true', help='only deterministic algorithms of PyTorch'
+    )
+    parser.add_argument(
+        '--skip-data-check', action='store_true', help='train on data of other size or layout'
+    )
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
+    args = parser.parse_args(argv)
+    for name in ('tflops', 'nodes', 'gpus'):
+        if getattr(args, name) <= 0:
+            parser.error(f'argument --{name}: must be positive, got {getattr(args, name)}')
+    only_show = args.dry_run or args.check_data or args.write_docs or args.check_docs
+    if args.table is None and (not only_show or args.rows or args.cfg_options):
+        parser.error('--table is needed: one of ' + ', '.join(tables.NAMES))
+    args.work_dir = args.work_dir.resolve()
+    return args
+
+
+def runs_of(table: tables.Table, args: argparse.Namespace) -> list[Run]:
+    """The runs that are asked for.
+
+    Raises:
+        InputError: A row is not in the table.
+    """
+    known = [row.name for row in table.rows]
+    if unknown := set(args.rows or ()) - set(known):
+        raise InputError(f'--rows {" ".join(sorted(unknown))}: {table.name} has {", ".join(known)}')
+    rows = [row for row in table.rows if not args.rows or row.name in args.rows]
+    seeds = table.seeds if args.seeds is None else tuple(dict.fromkeys(args.seeds))
+    folder = plan.folder_of(args.work_dir, ROOT) / table.name
+    options = tuple(args.cfg_options)
+    return [
+        Run(table, Plan(row, s, folder / row.name / f'seed{s}', options, args.deterministic), ROOT)
+        for row in rows
+        for s in seeds
+    ]
+
+
+def check_data(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Look at the data of all the tables before saying what is wrong.
+
+    Raises:
+        InputError: Something is missing.
+    """
+    problems: dict[str, str] = {}  # tables by what is wrong with their data, which some share
+    for name in names:
+        table = tables.read_table(name, ROOT)
+        try:
+            check_table_data(table, runs_of(table, args)[0].config())
+        except InputError as error:
+            others = problems.get(str(error))
+            problems[str(error)] = f'{others}, {name}' if others else name
+        else:
+            print(f'{name}: {table.pictures["train"]} and {table.pictures["val"]} pictures')
+    if problems:
+        raise InputError('\n\n'.join(f'{of}: {error}' for error, of in problems.items()))
+
+
+def docs(text: str) -> str:
+    """``text`` of the docs with a new plan between the marks."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise InputError(f'{DOCS} lacks the marks {START!r} and {END!r}')
+    parts = []
+    for name in tables.NAMES:
+        table = tables.read_table(name, ROOT)
+        runs = runs_of(table, parse_args(['--table', name]))
+        parts += [
+            f'### {table.title}: `--table {name}`',
+            plan.estimates(table, runs, TFLOPS, NODES),
+            f'```bash\n{plan.commands(table, runs[0], NODES)}\n```',
+        ]
+    return f'{before}{START}\n\n' + '\n\n'.join(parts) + f'\n\n{END}{after}'
+
+
+def write_docs(check: bool) -> None:
+    old = DOCS.read_text()
+    new = docs(old)
+    if check and new != old:
+        raise InputError(f'{DOCS.name} out of date: run python tools/reproduce.py --write-docs')
+    if not check:
+        part = DOCS.with_name(f'{DOCS.name}.part')
+        part.write_text(new)
+        os.replace(part, DOCS)
+
+
+def train(table: tables.Table, runs: list[Run], args: argparse.Namespace) -> None:
+    if not args.skip_data_check:
+        check_table_data(table, runs[0].config(), may_download=True)
+    for number, run in enumerate(runs, 1):
+        where = f'{run.plan.row.name}, seed {run.plan.seed}'
+        print(f'\n[{number}/{len(runs)}] {where}', flush=True)
+        result = run.execute(args.gpus)
+        print(f'{where}: ' + ', '.join(f'{k} {v:.2f}' for k, v in result.items()), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    os.chdir(ROOT)  # where the configs' data folders and the tools are
+    if args.write_docs or args.check_docs:
+        write_docs(args.check_docs)
+        return
+    names = [args.table] if args.table else tables.NAMES
+    if args.check_data:
+        check_data(args, names)
+        return
+    for name in names:
+        table = tables.read_table(name, ROOT)
+        runs = runs_of(table, args)
+        if args.dry_run:
+            print(plan.describe(table, runs, args.tflops, args.nodes), flush=True)
+        else:
+            if not args.collect:
+                train(table, runs, args)
+            lines = collect.collect(runs)
+            options = tuple(args.cfg_options)
+            print('\n' + collect.write(table, lines, args.work_dir / name, ROOT, options))
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(run_tool(main))
+    except KeyboardInterrupt:
+        sys.exit('\ninterrupted; the same command goes on from here')
