@@ -9,7 +9,7 @@ from mmengine.config import Config
 import mmdla  # noqa: F401 - registers the models
 from mmdla.utils.command_line import add_cfg_options, parse, positive, run
 from mmdla.utils.complexity import Complexity, Share, measure_shares
-from mmdla.utils.config import register_host_modules, read_config
+from mmdla.utils.config import read_config, register_host_modules
 from mmdla.utils.errors import InputError
 from mmdla.utils.model import task_of
 

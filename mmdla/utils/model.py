@@ -11,7 +11,7 @@ from torch import nn
 
 from mmdla.checkpoint import read_checkpoint
 
-from .config import register_host_modules, load_whole_checkpoint
+from .config import load_whole_checkpoint, register_host_modules
 from .errors import InputError
 
 TASKS = dict(mmdet='detection', mmpretrain='classification')
