@@ -40,6 +40,8 @@ ABOUT = {
     'DIALSTM': 'DIA-LSTM: a recurrent unit that reads all blocks scales what each of them adds.',
 }
 
+DOTS = ' Regular dots are the places where a detector samples the features of a region.'
+
 
 @dataclass(frozen=True)
 class Look:
@@ -129,7 +131,8 @@ def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> tuple:
         f'“Evidence” is what in them speaks for {reason}. Grey and black is little, yellow much; '
         'every map has a scale of its own, so compare places, not maps.',
         'What to look for: activity and evidence on the objects themselves. Evidence on the '
-        'background or at the edges says that the model goes by something else.',
+        'background or at the edges says that the model goes by something else.'
+        + (DOTS if subject.is_detector else ''),
     )
     sections = [_picture(page, subject, number, look) for number, look in enumerate(looks, 1)]
     return 'The pictures', text, sections
