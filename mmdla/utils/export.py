@@ -128,10 +128,13 @@ def export_onnx(part: Part, path: Path, exporter: str = 'dynamo', opset: int = O
 
 
 def export_program(part: Part) -> torch.export.ExportedProgram:
-    """PyTorch's own export (``torch.export``), for any number of pictures of any size."""
-    return torch.export.export(
-        part, (_example(part),), dynamic_shapes=_dynamic_shapes(), strict=False
-    )
+    """PyTorch's own export (``torch.export``), for any number of pictures of any size.
+
+    Run it as ``program.module(check_guards=False)``: PyTorch's shape rule of max pooling branches,
+    without effect, on whether a size is odd, and the guard that this leaves refuses half of them.
+    """
+    shapes = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),)
+    return torch.export.export(part, (_example(part),), dynamic_shapes=shapes, strict=False)
 
 
 def _example(part: Part) -> Tensor:

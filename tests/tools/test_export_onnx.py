@@ -110,7 +110,7 @@ def test_torch_export(save, kind):
     network = save(backbone_cfg(kind))[2]
     for part in ('backbone', 'model'):
         exported = Part(network, part)
-        module = export_program(exported).module()
+        module = export_program(exported).module(check_guards=False)
         for case in CASES:
             images = photographs(*case)
             with torch.no_grad():
@@ -150,7 +150,7 @@ def test_torch_export_file(cli, save, tmp_path, capsys):
     assert cli('export_onnx', config, checkpoint, out, '--check', '--fold')[0] == 0
     images = photographs(1, 80, 70)
     with torch.no_grad():
-        (got,) = torch.export.load(out).module()(images)
+        (got,) = torch.export.load(out).module(check_guards=False)(images)
         assert_equal(got, network(images))
 
 
