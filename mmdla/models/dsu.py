@@ -45,8 +45,8 @@ class DSU(BaseModule):
         >>> import mmdla
         >>> dsu = MODELS.build(dict(type='DSU', channels=256, reduction=16))
         >>> y = torch.rand(2, 256)
-        >>> h, c = dsu(y)              # from the zero state
-        >>> h, c = dsu(y, (h, c))      # one block further
+        >>> h, c = dsu(y)  # from the zero state
+        >>> h, c = dsu(y, (h, c))  # one block further
         >>> tuple(h.shape)
         (2, 256)
     """
