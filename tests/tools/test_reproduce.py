@@ -160,10 +160,10 @@ def test_collects_mean_and_deviation(main, copied, options, tmp_path, capsys):
     assert text in capsys.readouterr().out
     # mean 92, sample deviation sqrt((4 + 1 + 9) / 2)
     assert '| dla_b | 92.00 ± 2.65 | 0, 1, 2 | 0.41 | this run |' in text
-    assert 'Not finished: dla_b (seeds 3), plain (seeds 0, 1, 2, 3).' in text
+    assert 'Not finished: plain (seeds 0, 1, 2, 3), dla_b (seeds 3).' in text
     assert 'With other settings than the configs: ' in text
     result = json.loads((tmp_path / 'digits/results.json').read_text())
-    row = result['rows'][0]
+    row = result['rows'][1]
     assert row['summary']['top-1, %']['mean'] == pytest.approx(92)
     assert row['summary']['top-1, %']['deviation'] == pytest.approx(7**0.5)
     assert {seed: v['top-1, %'] for seed, v in row['seeds'].items()} == {

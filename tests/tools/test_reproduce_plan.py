@@ -175,7 +175,7 @@ def test_dry_run(tool, repo, monkeypatch, capsys):
     argv = ['--dry-run', '--table', 'cifar10', '--rows', 'cifar10_dla_b-56', '--seeds', '4']
     tool('reproduce')([*argv, '--tflops', '20', '--nodes', '4'])
     text = capsys.readouterr().out
-    assert '| cifar10_dla_b-56 | 0.80 | 0.0999 | 180 |' in text
+    assert '| cifar10_dla_b-56 | 0.80 | 0.0998 | 180 |' in text
     assert '20 TFLOP/s' in text
     assert 'hours on 1 / 8 / 32 GPUs' in text
     assert text.count('NNODES=4') == 4
