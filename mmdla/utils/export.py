@@ -157,6 +157,7 @@ def complete(path: Path, cfg: Config, model: nn.Module) -> None:
     foreign = {f'{n.domain}::{n.op_type}' for n in graph.graph.node if n.domain}
     if foreign:
         raise InputError(f'the model has operators that ONNX does not know: {sorted(foreign)}')
+    del graph.graph.value_info[:]  # shapes in between, some of which tracing infers wrongly
     onnx.checker.check_model(graph)
     onnx.helper.set_model_props(graph, properties(cfg, model))
     onnx.save(graph, path)
