@@ -24,7 +24,7 @@ MODULES = {
     'mmdla.utils.complexity': ('Counting', ('measure', 'count_macs', 'Complexity')),
     'mmdla.utils.memory': ('Memory', ('saved_bytes',)),
 }
-SECTIONS = ('Args', 'Attributes', 'Returns', 'Raises', 'Example')
+SECTIONS = ('Args', 'Attributes', 'Returns', 'Yields', 'Raises', 'Example')
 HEAD = """# API
 
 Written by `tools/api_reference.py` from the docstrings. What the equations mean is told in

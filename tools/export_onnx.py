@@ -81,6 +81,15 @@ def check_opset(exporter: str, opset: int) -> None:
         )
 
 
+def check_exporter(exporter: str, part: Part) -> None:
+    classifies = part.part == 'model' and not hasattr(part.model, 'bbox_head')
+    if exporter == 'torchscript' and classifies:
+        raise InputError(
+            '--exporter torchscript writes classifiers that onnxruntime does not load: '
+            'use --exporter dynamo, or --part backbone'
+        )
+
+
 def check(runner: Runner, part: Part, pictures: Sequence[Path]) -> None:
     """Print how far the exported model is from PyTorch.
 
@@ -108,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_model(cfg, args.checkpoint)
     original = Part(model, args.part)
     part = Part(mmdla.fold_for_inference(model), args.part) if args.fold else original
+    if is_onnx:
+        check_exporter(args.exporter, part)
 
     with written_whole(args.out) as file:
         if is_onnx:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from filelock import FileLock
 from mmengine.logging import print_log
 
 SOURCES = sorted((Path(__file__).parent / 'csrc').iterdir())
@@ -37,14 +38,29 @@ def load() -> ModuleType | None:
         if not (folder / f'{name}.so').exists():
             print_log('Compiling the CPU kernels of mmdla (once, about a minute)', 'current')
         try:
-            return cpp_extension.load(
-                name, [str(path) for path in SOURCES if path.suffix == '.cpp'], extra_cflags=FLAGS
-            )
+            with FileLock(folder.with_name(f'{name}.lock')):
+                # PyTorch waits for a file that a killed process may have left; ours ends with it
+                (folder / 'lock').unlink(missing_ok=True)
+                sources = [str(path) for path in _copied(folder) if path.suffix == '.cpp']
+                return cpp_extension.load(name, sources, FLAGS, build_directory=str(folder))
         except (OSError, RuntimeError, ImportError) as error:
             lines = str(error).strip().splitlines()
             reason = next((line for line in lines if 'error:' in line), lines[0])
     print_log(f'mmdla runs without its CPU kernels: {reason}', 'current', 30)
     return None
+
+
+def _copied(folder: Path) -> list[Path]:
+    """The sources beside their build, which so serves every clone and environment with them."""
+    copies = folder / 'src'
+    if not copies.exists():
+        part = folder / 'src.part'
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for path in SOURCES:
+            shutil.copy(path, part)
+        part.rename(copies)
+    return sorted(copies.iterdir())
 
 
 def _obstacle(cpp_extension: ModuleType) -> str | None:
