@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import BatchNorm2d
 
 from . import backend
 from .choice import takes_fast_path
-from .norm import at_least_float32, running_affine
+from .norm import at_least_float32, rounded_affine
 
 
 class Pooled(NamedTuple):
@@ -83,7 +83,7 @@ def affine_of(norm: BatchNorm2d | None, r: Tensor) -> tuple[Tensor, Tensor]:
     dtype, size = at_least_float32(r.dtype), r.shape[:2]
     if norm is None:
         return r.new_ones(size, dtype=dtype), r.new_zeros(size, dtype=dtype)
-    return tuple(v.to(dtype).expand(size).contiguous() for v in running_affine(norm))
+    return tuple(v.to(dtype).expand(size).contiguous() for v in rounded_affine(norm))
 
 
 class Join(torch.autograd.Function):

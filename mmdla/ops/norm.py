@@ -45,6 +45,13 @@ def running_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - scale * norm.running_mean
 
 
+def rounded_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The same, rounded as PyTorch's layer rounds: the shift once, after product and sum."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale.double()
+    return scale, shift.to(scale.dtype)
+
+
 def combine(means: Tensor, m2: Tensor, area: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,) of a batch from those of its planes, (B, C) each."""
     mean = means.mean(0)

@@ -62,6 +62,9 @@ def _coco(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
 def _folders(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
     folder = Path(dataset.data_root, prefix)
+    if not folder.is_dir():
+        yield f'- {folder}: no such folder'
+        return
     entries = [entry for entry in os.scandir(folder) if entry.is_dir()]
     listed = dataset.get('ann_file') or f'meta/{dataset.get("split", part)}.txt'
     if not entries and Path(dataset.data_root, listed).is_file():

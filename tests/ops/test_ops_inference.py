@@ -110,6 +110,17 @@ def test_full_attention_with_free_input(free, triton, monkeypatch):
     assert free or torch.equal(x, kept)
 
 
+@pytest.mark.parametrize('shape', [(2, 64, 7, 7), (1, 16, 33, 41)], ids=str)
+def test_normed_join_is_bit_for_bit_that_of_pytorch(shape):
+    norm = nn.BatchNorm2d(shape[1]).eval()
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.3, 2)
+    r, s = 10 * torch.randn(2, *shape)
+    with torch.no_grad():
+        expected = (norm(r) + s).relu()
+        assert torch.equal(join_normed(r, s, norm)[0], expected)
+
+
 def test_norms_that_are_observed_are_not_fused():
     model = network('DLALight', 'fast').eval()
     seen = []

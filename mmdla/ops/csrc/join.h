@@ -11,12 +11,15 @@
 namespace mmdla {
 namespace {
 
-// x of a row; NaN stays.
+// x of a row, which may be r itself; NaN stays. Rounded as PyTorch's batch norm and sum round, so
+// that an attention which starts as the identity leaves the plain network's features bit for bit.
 template <typename T>
-inline void joined_row(const T* r, const T* s, T scale, T shift, int64_t size, T* x) {
+__attribute__((noinline, optimize("no-associative-math"))) void joined_row(
+    const T* r, const T* s, T scale, T shift, int64_t size, T* x) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < size; ++i) {
-    const T v = scale * r[i] + (shift + s[i]);
+    const T normed = r[i] * scale + shift;
+    const T v = normed + s[i];
     x[i] = v < 0 ? T(0) : v;
   }
 }
@@ -26,15 +29,16 @@ template <bool STORED, typename T>
 inline std::tuple<double, double> joined_sums(std::conditional_t<STORED, T*, const T*> r,
                                               const T* s, T scale, T shift, int64_t area) {
   double sum_x = 0, sum_s = 0;
+  T buffer[1024];
   for (int64_t start = 0; start < area; start += 1024) {  // short sums stay exact
-    const int64_t stop = std::min(area, start + 1024);
+    const int64_t size = std::min<int64_t>(area - start, 1024);
+    T* x = buffer;
+    if constexpr (STORED) x = r + start;
+    joined_row(r + start, s + start, scale, shift, size, x);
     T part_x = 0, part_s = 0;
-    for (int64_t i = start; i < stop; ++i) {
-      const T v = scale * r[i] + (shift + s[i]);
-      const T x = v < 0 ? T(0) : v;
-      if constexpr (STORED) r[i] = x;
-      part_x += x;
-      part_s += s[i];
+    for (int64_t i = 0; i < size; ++i) {
+      part_x += x[i];
+      part_s += s[start + i];
     }
     sum_x += part_x;
     sum_s += part_s;
