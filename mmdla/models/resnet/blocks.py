@@ -57,9 +57,10 @@ class ResidualBlock(BaseModule):
 
     def can_leave_norm(self) -> bool:
         """Whether ``forward(x, last_norm=False)`` leaves out an affine map and nothing else."""
-        observed = (self._forward_hooks, self.last_norm._forward_hooks)
+        norm = self.last_norm
+        observed = (self._forward_hooks, norm._forward_hooks, norm._forward_pre_hooks)
         drops = self.training and not isinstance(self.drop_path, nn.Identity)
-        return is_fixed_affine(self.last_norm) and not (any(observed) or drops)
+        return is_fixed_affine(norm) and not (any(observed) or drops)
 
     def shortcut(self, x: Tensor) -> Tensor:
         return x if self.downsample is None else self.downsample(x)
