@@ -2,12 +2,15 @@
 
 import json
 import os
+import pickle
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures import save_random_weights
 from job import Job
 
 HERE = Path(__file__).parent
@@ -75,7 +78,9 @@ train_dataloader = dict(
         pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
     ),
 )
+test_dataloader = dict(batch_size=3, num_workers=0, dataset=train_dataloader['dataset'])
 train_cfg = dict(max_epochs=2)
+optim_wrapper = dict(optimizer=dict(lr=0.01))  # at 0.1 six steps make rounding grow to 4e-6
 """
 
 
@@ -151,23 +156,61 @@ def test_checkpointed_dla_base_and_a_killed_process(train_alone, repo, tiny_coco
     assert_same((ours[0][:4], ours[1]), (means, weights))
 
 
-def test_classifier_under_slurm(train_alone, repo, tmp_path):
+@pytest.fixture
+def classifier(repo, tmp_path) -> Path:
+    """Config of a classifier of 20 pictures, in the order of their names."""
     pictures = sorted((repo / 'tests/data/cifar').glob('cifar100_*.png'))
+    root = tmp_path / 'pictures'
+    root.mkdir()
+    for picture in pictures:
+        shutil.copy(picture, root)
     labels = tmp_path / 'labels.txt'
     labels.write_text('\n'.join(f'{p.name} {int(p.stem.split("_")[2])}' for p in pictures))
-    config = write(
-        tmp_path / 'classifier.py',
-        CLASSIFICATION,
-        base=repo / 'configs/cifar100_dla_b.py',
-        root=pictures[0].parent,
-        labels=labels,
-    )
+    base = repo / 'configs/cifar100_dla_b.py'
+    return write(tmp_path / 'classifier.py', CLASSIFICATION, base=base, root=root, labels=labels)
+
+
+def test_classifier_under_slurm(train_alone, classifier, tmp_path):
     out = tmp_path / 'two'
-    env = dict(GPUS='2', GRES='', SRUN_LOG=str(tmp_path / 'srun'))
-    argv = ['cpus', 'name of job', config, out]
-    with Job(
-        'slurm_train.sh', *argv, log=tmp_path / 'log', path=HERE / 'slurm', **env
-    ) as job:
+    env = dict(GPUS='2', GRES='', SRUN_LOG=str(tmp_path / 'srun'), path=HERE / 'slurm')
+    argv = ['cpus', 'name of job', classifier, out]
+    with Job('slurm_train.sh', *argv, log=tmp_path / 'log', **env) as job:
         assert job.wait() == 0, job.output
-    assert '--gres' not in (tmp_path / 'srun').read_text()
-    assert_same(results(out), train_alone(config, 'train_dataloader.batch_size=8'))
+    assert_same(results(out), train_alone(classifier, 'train_dataloader.batch_size=8'))
+
+
+def test_evaluation(tool, classifier, tmp_path):
+    """19 pictures, so that one process has to repeat one."""
+    checkpoint = save_random_weights(classifier)
+    options = ['--cfg-options', 'test_dataloader.dataset.indices=19', '--out']
+    two, alone = tmp_path / 'two.pkl', tmp_path / 'alone.pkl'
+    with Job('dist_test.sh', classifier, checkpoint, 2, *options, two, log=tmp_path / 'log') as job:
+        assert job.wait() == 0, job.output
+    folder = tmp_path / 'alone'
+    argv = [classifier, checkpoint, *options, alone, '--work-dir', folder]
+    tool('test')([str(arg) for arg in argv])
+
+    ours, theirs = (pickle.loads(path.read_bytes()) for path in (two, alone))
+    assert len(ours) == len(theirs) == 19
+    for our, their in zip(ours, theirs, strict=True):
+        assert our['img_path'] == their['img_path']
+        torch.testing.assert_close(our['pred_score'], their['pred_score'], rtol=1e-5, atol=1e-7)
+    ours, theirs = (
+        json.loads(next(path.glob('*/*.json')).read_text())
+        for path in (tmp_path / 'work_dirs/classifier', folder)
+    )
+    assert ours['accuracy/top1'] == theirs['accuracy/top1']
+
+
+def test_a_picture_that_one_process_cannot_read(classifier, tmp_path):
+    """The second process reads the second picture; the first one waits for its gradients."""
+    broken = tmp_path / 'pictures/cifar100_01_33.png'
+    broken.write_bytes(b'no picture')
+    argv = [classifier, 2, '--cfg-options', 'train_dataloader.sampler.shuffle=False']
+    argv.append('train_dataloader.num_workers=1')
+    with Job('dist_train.sh', *argv, log=tmp_path / 'log') as job:
+        assert job.wait(120) == 2, job.output
+    lines = job.output.splitlines()
+    (message,) = [line for line in lines if line.startswith('error (rank 1):')]
+    assert str(broken) in message
+    assert 'error: rank 1 (local rank 1, process ' in lines[-1]
