@@ -63,11 +63,13 @@ def main(argv: Sequence[str]) -> int:
     except SignalException as error:
         name = signal.Signals(error.sigval).name
         message, code = f'{name} ended the job.', 128 + error.sigval
-    except torch.distributed.DistNetworkError as error:
-        if 'EADDRINUSE' not in str(error):
-            raise
-        message = f'port {args.master_port} is in use on this machine: choose another by PORT=…'
-        code = 2
+    except torch.distributed.DistError as error:
+        first_line = str(error).splitlines()[0]
+        if 'EADDRINUSE' in str(error):
+            message = f'port {args.master_port} is in use on this machine, set another as PORT'
+        else:
+            message = f'the {args.nnodes} machines of the job did not find each other: {first_line}'
+        code = 1
     else:
         return 0
     print(f'error: {message}', file=sys.stderr)

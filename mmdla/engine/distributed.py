@@ -99,15 +99,16 @@ def join_cpu_processes(cfg: Config) -> None:
     Raises:
         InputError: The other processes did not come.
     """
-    env = cfg.setdefault('env_cfg', {})
-    group = env.setdefault('dist_cfg', {})
+    cfg.setdefault('env_cfg', {})
+    cfg.env_cfg.setdefault('dist_cfg', {})
+    group = cfg.env_cfg.dist_cfg
     if group.get('backend', 'nccl') == 'nccl':
         group.backend = 'gloo'
     _wrap_for_cpu(cfg)
     if is_distributed():
         return
     # as the runner does, and before init_dist, which would choose another way to start workers
-    set_multi_processing(**env.get('mp_cfg', {}), distributed=True)
+    set_multi_processing(**cfg.env_cfg.get('mp_cfg', {}), distributed=True)
     try:
         with mock.patch.object(torch.cuda, 'set_device'):  # MMEngine selects a GPU unasked
             init_dist(cfg.launcher, **group)
@@ -120,25 +121,29 @@ def join_cpu_processes(cfg: Config) -> None:
 
 
 def _wrap_for_cpu(cfg: Config) -> None:
+    """Fill in the wrapper of the model where MMEngine's would name a GPU."""
     strategy = cfg.get('strategy')
     if strategy is None:
-        wrapper = cfg.get('model_wrapper_cfg') or dict(
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        )
-        cfg.model_wrapper_cfg = wrapper
+        find_unused = cfg.get('find_unused_parameters', False)
+        default = dict(broadcast_buffers=False, find_unused_parameters=find_unused)
+        cfg.model_wrapper_cfg = cfg.get('model_wrapper_cfg') or default
         wrapper = cfg.model_wrapper_cfg
-    elif strategy.get('type') == 'DDPStrategy':
-        strategy.setdefault('model_wrapper', dict(broadcast_buffers=False))
+    elif strategy.get('type') in ('DDPStrategy', 'FSDPStrategy'):
+        default = dict(broadcast_buffers=False) if strategy.type == 'DDPStrategy' else {}
+        strategy.model_wrapper = strategy.get('model_wrapper') or default
         wrapper = strategy.model_wrapper
+        if strategy.type == 'FSDPStrategy':
+            wrapper.setdefault('type', 'MMFullyShardedDataParallel')
+            wrapper.setdefault('device_id', 'cpu')
+            return
     else:
-        return  # no DistributedDataParallel
+        return
     if wrapper.get('type', DDP) in (DDP, MMDistributedDataParallel):
         wrapper.type = 'CPUDistributedDataParallel'
     kind = wrapper.type
     kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
     if isinstance(kind, type) and issubclass(kind, DistributedDataParallel):
-        wrapper.setdefault('device_ids', None)  # MMEngine would name a GPU
+        wrapper.setdefault('device_ids', None)
 
 
 def _count_batch_norms(module: nn.Module) -> int:

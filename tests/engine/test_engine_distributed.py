@@ -91,11 +91,22 @@ def test_backend_and_wrapper_of_the_config_stay(environment):
     assert cfg.model_wrapper_cfg == dict(**wrapper, device_ids=None)
 
 
-def test_strategies_without_ddp_are_left_alone(environment):
+@pytest.mark.parametrize(
+    'kind, expected',
+    [
+        (
+            'DDPStrategy',
+            dict(type='CPUDistributedDataParallel', broadcast_buffers=False, device_ids=None),
+        ),
+        ('FSDPStrategy', dict(type='MMFullyShardedDataParallel', device_id='cpu')),
+        ('DeepSpeedStrategy', None),
+    ],
+)
+def test_strategies(environment, kind, expected):
     environment('pytorch')
-    cfg = Config(dict(launcher='pytorch', strategy=dict(type='FSDPStrategy')))
+    cfg = Config(dict(launcher='pytorch', strategy=dict(type=kind)))
     join_cpu_processes(cfg)
-    assert cfg.strategy == dict(type='FSDPStrategy')
+    assert cfg.strategy.get('model_wrapper') == expected
     assert 'model_wrapper_cfg' not in cfg
 
 

@@ -75,8 +75,18 @@ def test_port_in_use(launch, capfd, tmp_path):
         s.listen()
         port = s.getsockname()[1]
         options = [f'--master_port={port}', '--master_addr=127.0.0.1', '--nproc_per_node=1']
-        assert launch.main([*options, 'never_started.py']) == 2
+        assert launch.main([*options, 'never_started.py']) == 1
     assert f'port {port} is in use' in capfd.readouterr().err
+
+
+def test_machine_that_never_comes(launch, capfd):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    options = [f'--master_port={port}', '--nnodes=2', '--node_rank=0', '--rdzv-conf=timeout=1']
+    assert launch.main([*options, 'never_started.py']) == 1
+    message = capfd.readouterr().err.splitlines()[-1]
+    assert message.startswith('error: the 2 machines of the job did not find each other: Timed out')
 
 
 def test_real_processes(launch, capfd, tmp_path):
