@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed, nn
 
@@ -117,6 +118,7 @@ def test_synchronized_batch_norm_becomes_batch_norm_with_a_warning(environment, 
     x = torch.randn(2, 3, 5, 5)
     with pytest.raises(ValueError, match='GPU'):  # why it is not kept
         MMDistributedDataParallel(net)(x)
+    MMLogger.get_current_instance().addHandler(caplog.handler)
     model = CPUDistributedDataParallel(net)
     assert '1 synchronized batch norm' in caplog.text
     reference = nn.Sequential(net[0], nn.BatchNorm2d(4), nn.BatchNorm2d(4))
