@@ -31,10 +31,16 @@ def share_cores(processes: str) -> None:
 def first_failure(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """Rank and description of the process that failed first.
 
-    Times are in whole seconds. Who loses its partner ends with an exception, never by a signal, so
-    a signal came first.
+    Times are in whole seconds and do not settle it: torchrun ends the other processes by SIGTERM,
+    unless they have lost their partner by then and end with an exception. A process that ended by
+    another signal was the first.
     """
-    return min(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp))
+
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
+        failure = item[1]
+        return failure.exitcode == -signal.SIGTERM, failure.exitcode >= 0, failure.timestamp
+
+    return min(failures.items(), key=order)
 
 
 def describe(rank: int, failure: ProcessFailure, script: str) -> tuple[str, int]:

@@ -29,6 +29,9 @@ def failure(exitcode: int, second: int) -> ProcessFailure:
         ({0: (1, 5), 3: (1, 4)}, 3),
         ({0: (1, 5), 3: (-9, 5)}, 3),
         ({0: (1, 4), 3: (-11, 5)}, 3),
+        ({0: (-15, 5), 3: (2, 5)}, 3),
+        ({0: (-15, 4), 3: (-9, 5)}, 3),
+        ({3: (-15, 4)}, 3),
     ],
 )
 def test_which_process_failed_first(launch, failures, first):
