@@ -97,7 +97,7 @@ def join_cpu_processes(cfg: Config) -> None:
         cfg (Config): A whole config; changed in place.
 
     Raises:
-        InputError: The other processes did not come.
+        InputError: The other processes did not come, or the strategy needs GPUs.
     """
     cfg.setdefault('env_cfg', {})
     cfg.env_cfg.setdefault('dist_cfg', {})
@@ -128,14 +128,11 @@ def _wrap_for_cpu(cfg: Config) -> None:
         default = dict(broadcast_buffers=False, find_unused_parameters=find_unused)
         cfg.model_wrapper_cfg = cfg.get('model_wrapper_cfg') or default
         wrapper = cfg.model_wrapper_cfg
-    elif strategy.get('type') in ('DDPStrategy', 'FSDPStrategy'):
-        default = dict(broadcast_buffers=False) if strategy.type == 'DDPStrategy' else {}
-        strategy.model_wrapper = strategy.get('model_wrapper') or default
+    elif strategy.get('type') == 'DDPStrategy':
+        strategy.model_wrapper = strategy.get('model_wrapper') or dict(broadcast_buffers=False)
         wrapper = strategy.model_wrapper
-        if strategy.type == 'FSDPStrategy':
-            wrapper.setdefault('type', 'MMFullyShardedDataParallel')
-            wrapper.setdefault('device_id', 'cpu')
-            return
+    elif strategy.get('type') == 'FSDPStrategy':
+        raise InputError('strategy FSDPStrategy needs GPUs: on CPUs its processes crash')
     else:
         return
     if wrapper.get('type', DDP) in (DDP, MMDistributedDataParallel):

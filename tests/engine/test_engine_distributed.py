@@ -99,7 +99,6 @@ def test_backend_and_wrapper_of_the_config_stay(environment):
             'DDPStrategy',
             dict(type='CPUDistributedDataParallel', broadcast_buffers=False, device_ids=None),
         ),
-        ('FSDPStrategy', dict(type='MMFullyShardedDataParallel', device_id='cpu')),
         ('DeepSpeedStrategy', None),
     ],
 )
@@ -109,6 +108,14 @@ def test_strategies(environment, kind, expected):
     join_cpu_processes(cfg)
     assert cfg.strategy.get('model_wrapper') == expected
     assert 'model_wrapper_cfg' not in cfg
+
+
+def test_sharded_training_needs_gpus(environment):
+    environment('pytorch')
+    cfg = Config(dict(launcher='pytorch', strategy=dict(type='FSDPStrategy')))
+    with pytest.raises(InputError, match='FSDPStrategy needs GPUs'):
+        join_cpu_processes(cfg)
+    assert not distributed.is_initialized()
 
 
 def test_synchronized_batch_norm_becomes_batch_norm_with_a_warning(environment, caplog):
