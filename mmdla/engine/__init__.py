@@ -1,5 +1,6 @@
 """Parts of training."""
 
+from .distributed import CPUDistributedDataParallel
 from .epoch_seed import EpochSeedHook
 
-__all__ = ['EpochSeedHook']
+__all__ = ['CPUDistributedDataParallel', 'EpochSeedHook']

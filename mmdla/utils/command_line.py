@@ -7,15 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.config import DictAction
+from mmengine.dist import get_rank, is_distributed
 
 from mmdla.checkpoint import CheckpointError
+from mmdla.engine.distributed import LOCAL_RANK
 
 from .errors import InputError
-
-# the rank of a process on its machine, as every launcher names it
-LOCAL_RANK = dict(
-    pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK', none=None
-)
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +48,10 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         args = parser.parse_args(argv)
     except (ValueError, AssertionError) as error:  # from DictAction
         parser.error(f'argument --cfg-options: expected KEY=VALUE ({error})')
-    if getattr(args, 'launcher', 'none') == 'pytorch':
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    launcher = getattr(args, 'launcher', 'none')
+    if launcher != 'none':  # MMEngine itself translates that of Slurm only
+        local_rank = os.environ.get(LOCAL_RANK[launcher], str(args.local_rank))
+        os.environ.setdefault('LOCAL_RANK', local_rank)
     return args
 
 
@@ -77,14 +76,19 @@ def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None)
     try:
         main(argv)
     except (InputError, CheckpointError) as error:
-        if is_first_on_machine(argv):
+        if is_distributed():  # from here on every process reads data of its own
+            print(f'error (rank {get_rank()}): {error}', file=sys.stderr)
+        elif is_first_on_machine(argv):
             print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
 
 
 def is_first_on_machine(argv: Sequence[str]) -> bool:
-    """Whether this process speaks for its machine: eight processes need not say the same."""
+    """Whether this process speaks for its machine: eight processes need not say the same.
+
+    For what is found before they work together, in the config or the options.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('--launcher', choices=list(LOCAL_RANK), default='none')
     variable = LOCAL_RANK[parser.parse_known_args(argv)[0].launcher]

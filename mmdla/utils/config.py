@@ -14,6 +14,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmdla.engine.distributed import check_launcher, join_cpu_processes
+
 from .errors import InputError
 
 # read from the config by MMEngine or the tools, beside the arguments of Runner
@@ -54,13 +56,10 @@ def load_config(args: Namespace) -> Config:
     """Read ``args.config`` and apply the common options.
 
     Raises:
-        InputError: The file is not there, an option names nothing, or there is no GPU to launch on.
+        InputError: The file is not there, an option names nothing, or the launcher is another one.
     """
     cfg = read_config(args.config, args.cfg_options)
-    if args.launcher != 'none' and get_device() == 'cpu':
-        raise InputError(
-            f'--launcher {args.launcher} needs one GPU for every process, none is found here'
-        )
+    check_launcher(args.launcher)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -96,9 +95,12 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner, as the host libraries' tools do.
 
     Raises:
-        InputError: The library that the config is written for is not installed.
+        InputError: The library that the config is written for is not installed, or the other
+            processes of the job did not come.
     """
     register_host_modules(cfg)
+    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
+        join_cpu_processes(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

@@ -218,6 +218,7 @@ def check_command(words: list[str], parse) -> None:
             'dist_train.sh': (argv[:1], argv[2:]),
             'dist_test.sh': (argv[:2], argv[3:]),
             'slurm_train.sh': (argv[2:3], argv[3:]),
+            'slurm_test.sh': (argv[2:4], argv[4:]),
         }[script.name]
         if script.name.startswith('dist'):
             assert int(argv[len(first)]) > 0

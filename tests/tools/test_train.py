@@ -73,21 +73,26 @@ def test_bad_cfg_options(cli, small_run, option):
     assert message is None or "did you mean 'train_cfg'" in message
 
 
-@pytest.mark.parametrize(
-    'option', [['--amp'], ['--launcher', 'pytorch'], ['--launcher', 'slurm']], ids=' '.join
-)
-def test_what_needs_a_gpu_says_so(cli, small_run, option, tool, monkeypatch):
-    monkeypatch.setattr('mmdla.utils.config.get_device', lambda: 'cpu')
+def test_mixed_precision_needs_a_gpu(cli, small_run, tool, monkeypatch):
     monkeypatch.setitem(tool('train').__globals__, 'get_device', lambda: 'cpu')
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    code, message = cli('train', *small_run, *option)
+    code, message = cli('train', *small_run, '--amp')
     assert code == 2
     assert 'GPU' in message
-    monkeypatch.setenv('LOCAL_RANK', '1')
-    monkeypatch.setenv('SLURM_LOCALID', '1')
-    code, message = cli('train', *small_run, *option)
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
+def test_launcher_that_started_nothing(cli, small_run, launcher, monkeypatch):
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    for name in ('LOCAL_RANK', 'SLURM_LOCALID'):
+        monkeypatch.setenv(name, '0')
+    code, message = cli('train', *small_run, '--launcher', launcher)
     assert code == 2
-    assert ('GPU' in message) == (option == ['--amp'])
+    assert f'--launcher {launcher}' in message
+    assert 'tools/' in message
+    for name in ('LOCAL_RANK', 'SLURM_LOCALID'):
+        monkeypatch.setenv(name, '1')
+    assert cli('train', *small_run, '--launcher', launcher) == (2, '')  # rank 0 has said it
 
 
 def test_auto_scale_lr_without_a_batch_size(cli, small_run):
