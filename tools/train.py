@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.device import get_device
 
-import mmdla  # noqa: F401 - registers the models
+from mmdla.checkpoint.inert import inert_loading
 from mmdla.utils.command_line import add_common_options, parse, run
 from mmdla.utils.config import (
     build_runner,
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_classification_defaults(cfg, LOADERS)
 
     check_data(cfg, LOADERS)
-    with explain_data_errors(cfg, LOADERS):
+    with explain_data_errors(cfg, LOADERS), inert_loading():
         build_runner(cfg).train()
 
 
