@@ -92,7 +92,9 @@ def convert_checkpoint(state: dict[str, Tensor]) -> tuple[Release, dict[str, Ten
     head = {HEAD[name]: backbone.pop(name) for name in HEAD if name in backbone}
     release = recognise(backbone, head)
     compare(backbone, build(release))
-    broken = [name for name, v in head.items() if not (v.is_floating_point() and v.isfinite().all())]
+    broken = [
+        name for name, v in head.items() if not (v.is_floating_point() and v.isfinite().all())
+    ]
     if broken:
         raise CheckpointError(f'not a released model: no finite numbers in {some(broken)}')
     converted = {f'backbone.{name}': v for name, v in backbone.items()}

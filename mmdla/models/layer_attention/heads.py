@@ -2,11 +2,11 @@
 
 import math
 
-from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..arguments import check_int, check_rate
+from ..layers import build_norm
 
 
 def kernel_size_for(channels: int) -> int:
@@ -51,7 +51,7 @@ class Heads(nn.Module):
         self.query = channel_conv(channels, kernel_size)
         self.key = channel_conv(channels, kernel_size)
         # before any Conv2d, so that no tool folds it into a convolution that it does not follow
-        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.norm = build_norm(norm_cfg, channels)[1]
         self.value = depthwise(channels)
         rate = check_rate('drop_path_rate', drop_path_rate)
         self.drop_path = DropPath(rate) if rate else nn.Identity()

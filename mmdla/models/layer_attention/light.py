@@ -47,6 +47,8 @@ class MRLALight(MultiHeadAttention):
 
     def start_as_identity(self):
         for heads in self.blocks:
+            if heads.norm.weight is None:
+                raise ValueError('zero_init_attention needs a norm_cfg with affine=True')
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 
