@@ -12,11 +12,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmdla.checkpoint import read_state_dict
-from mmdla.utils.command_line import add_common_options, parse, run
+from mmdla.utils.check_data import check_annotations
+from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
 from mmdla.utils.config import (
     build_runner,
     check_checkpoint,
     check_weights,
+    check_work_dir,
     load_config,
     load_whole_checkpoint,
     set_classification_defaults,
@@ -99,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_classification_defaults(cfg, LOADERS)
 
     check_data(cfg, LOADERS)
+    check_work_dir(cfg.work_dir)
+    if is_first_on_machine(sys.argv[1:] if argv is None else argv):
+        check_annotations(cfg, LOADERS)
     with explain_data_errors(cfg, LOADERS):
         runner = build_runner(cfg)
         runner.load_checkpoint = partial(load_checkpoint, runner, runner.load_checkpoint)

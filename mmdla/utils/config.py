@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -147,6 +148,21 @@ def check_checkpoint(option: str, path: str) -> None:
         raise InputError(f'{option}: {path} is a folder, not a checkpoint file')
     if '://' not in path and not Path(path).is_file():
         raise InputError(f'{option}: no checkpoint file {path}{_similar_file(Path(path))}')
+
+
+def check_work_dir(path: str) -> None:
+    """Refuse a folder for logs and checkpoints that cannot be written; nothing is created.
+
+    Raises:
+        InputError: It is a file, or it or the folder that it would be made in is read-only.
+    """
+    folder = Path(path).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f'--work-dir {path}: {folder} is not a folder')
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f'--work-dir {path}: {folder} cannot be written to')
 
 
 def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
