@@ -6,7 +6,7 @@ import os
 import pickle
 import types
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,9 +36,8 @@ def load_file(path: str) -> Any:
         raise CheckpointError(f'{path}: the file is empty')
     try:
         _check_kind(path)
-        return torch_load(
-            path, map_location='cpu', weights_only=False, pickle_module=_inert_pickle()
-        )
+        pickle_module = _inert_pickle(os.path.getsize(path))
+        return torch_load(path, map_location='cpu', weights_only=False, pickle_module=pickle_module)
     except CheckpointError:
         raise
     except Exception as error:
@@ -162,6 +161,8 @@ def _statistic(owner: Any, name: str) -> Any:
 
 
 class _InertUnpickler(pickle.Unpickler):
+    largest: int | None = None  # numbers of a tensor; damage may ask for terabytes
+
     def find_class(self, module: str, name: str) -> Any:
         if name == 'getattr':
             return _statistic
@@ -173,6 +174,20 @@ class _InertUnpickler(pickle.Unpickler):
             return getattr(torch, name)
         return Inert
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == 'persistent_load':  # what torch.load makes tensors with
+            value = self._limited(value)
+        super().__setattr__(name, value)
+
+    def _limited(self, load: Callable) -> Callable:
+        def load_tensor(saved_id: Any) -> Any:
+            numbers = [n for n in saved_id if isinstance(n, int)]
+            if self.largest is not None and numbers and max(numbers) > self.largest:
+                raise pickle.UnpicklingError(f'{max(numbers)} numbers cannot be in such a file')
+            return load(saved_id)
+
+        return load_tensor
+
 
 def _import(module: str, name: str) -> Any:
     if module.startswith('numpy.'):  # which was renamed in NumPy 2
@@ -182,11 +197,12 @@ def _import(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _inert_pickle() -> types.SimpleNamespace:
+def _inert_pickle(largest: int | None = None) -> types.SimpleNamespace:
     """What ``torch.load`` needs of a pickle module."""
+    unpickler = type('InertUnpickler', (_InertUnpickler,), dict(largest=largest))
     return types.SimpleNamespace(
-        Unpickler=_InertUnpickler,
-        load=lambda file, **kwargs: _InertUnpickler(file, **kwargs).load(),
+        Unpickler=unpickler,
+        load=lambda file, **kwargs: unpickler(file, **kwargs).load(),
         UnpicklingError=pickle.UnpicklingError,
         __name__='mmdla.checkpoint.inert',
     )

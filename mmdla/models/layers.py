@@ -28,6 +28,9 @@ def build_conv(cfg: dict | None, *args: Any, name: str = 'conv_cfg', **kwargs: A
         layer = build_conv_layer(cfg, *args, **kwargs)
     if isinstance(layer, CONV_OF_OTHER_MAPS):
         raise ValueError(f'{name} must be a 2D convolution, got {cfg!r}')
+    groups = getattr(layer, 'deform_groups', 1)
+    if layer.in_channels % groups:  # MMCV notices in the forward pass
+        raise ValueError(f'{name}: deform_groups must divide {layer.in_channels}, got {groups}')
     return layer
 
 

@@ -56,6 +56,7 @@ TAKES = {
 }  # fmt: skip
 assert set(TAKES) == set(known_types())
 WRONG_IN_ATTENTION['refresh'] = WRONG_IN_ATTENTION['context']
+NEEDED = dict(reduction=1, head_channels=4)  # for stages of four channels
 COMMON = ['norm_cfg', 'init_cfg', 'channels', 'num_blocks']
 
 WRONG_IN_BACKBONE = {

@@ -2,10 +2,15 @@
 
 import copy
 import re
+from inspect import signature
 
 import pytest
 import torch
 from argument_cases import (
+    COMMON,
+    NEEDED,
+    TAKES,
+    WRONG_IN_ATTENTION,
     WRONG_IN_BACKBONE,
     WRONG_IN_DSU,
     backbones,
@@ -20,6 +25,7 @@ from tally import tally
 
 from mmdla import DSU, DLAResNet, DLAResNet_CIFAR
 
+PARAMETERS = {*signature(DLAResNet).parameters, *signature(DLAResNet_CIFAR).parameters}
 SIZES = [(32, 32), (33, 47), (64, 32)]
 TOO_SMALL = 'Expected more than 1'  # what PyTorch's norms say to maps of one pixel
 BACKBONES = pytest.mark.parametrize('cls', [DLAResNet, DLAResNet_CIFAR], ids=lambda c: c.__name__)
@@ -73,6 +79,37 @@ def run(model, args, size, batch) -> None:
         assert p.isfinite().all() and (p.grad is None or p.grad.isfinite().all()), name
 
 
+def wrong_backbones():
+    """Every wrong value of the table once, for both backbones and for every attention."""
+    small = dict(base_channels=4, layer_attention=dict(type='SE', reduction=1))
+    for cls, depths in ((DLAResNet, (18, 50)), (DLAResNet_CIFAR, (11, 11))):
+        for name, values in WRONG_IN_BACKBONE.items():
+            for value in values:
+                args = dict(depth=depths[name in ('dcn', 'plugins')], **small)
+                stages = 4 if cls is DLAResNet else 3
+                if name == 'dcn':
+                    args['stage_with_dcn'] = (True,) * stages
+                yield name, cls, args | {name: value}
+    one_stage = dict(depth=11, base_channels=4, num_stages=1, strides=(1,), dilations=(1,))
+    for kind, own in TAKES.items():
+        right = {name: value for name, value in NEEDED.items() if name in own}
+        for name in own + COMMON:
+            for value in WRONG_IN_ATTENTION[name]:
+                attention = dict(type=kind, **right) | {name: value}
+                yield name, DLAResNet_CIFAR, dict(one_stage, layer_attention=attention)
+    for name, values in WRONG_IN_DSU.items():
+        for value in values:
+            yield name, DSU, dict(channels=8, reduction=2) | {name: value}
+
+
+def test_every_wrong_value_is_refused_by_name():
+    for name, cls, args in wrong_backbones():
+        _, message = build(cls, args)
+        assert message is not None, f'accepted: {cls.__name__}(**{args})'
+        assert_names(message, {name})
+        tally('arguments', 'one wrong: refused', (cls.__name__, args))
+
+
 @BACKBONES
 @given(data=st.data())
 def test_arguments_that_suit_each_other_run(cls, data):
@@ -113,7 +150,7 @@ def test_anything_runs_or_is_refused_by_name(cls, data):
         run(model, args, data.draw(st.sampled_from(SIZES)), 2)
         tally('arguments', 'mixed: built and ran', (cls.__name__, args))
     else:
-        assert_names(message, names_in(args))
+        assert_names(message, names_in(args) | PARAMETERS)
         tally('arguments', 'mixed: refused', (cls.__name__, args))
 
 

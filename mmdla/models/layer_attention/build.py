@@ -36,9 +36,10 @@ def build_layer_attention(
         raise ValueError(f"layer_attention: unknown type '{kind}', known are {known_types()}")
     if not (isinstance(module, type) and issubclass(module, LayerAttention)):
         raise TypeError(f'layer_attention: {kind} is no LayerAttention, known are {known_types()}')
-    return MODELS.build(
-        {'norm_cfg': norm_cfg, **cfg, 'channels': channels, 'num_blocks': num_blocks}
-    )
+    with errors_named('layer_attention'):
+        return MODELS.build(
+            {'norm_cfg': norm_cfg, **cfg, 'channels': channels, 'num_blocks': num_blocks}
+        )
 
 
 def known_types() -> list[str]:
