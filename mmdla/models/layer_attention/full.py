@@ -97,6 +97,7 @@ class MRLABase(MultiHeadAttention):
         q, k = heads.query_key(y)  # 2 x (B, C)
         state = earlier.append(k, heads.value(x))
         weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
+        weight = weight.to(q.dtype)
         weight = heads.per_channel(weight) * state.gates  # (B, m, C)
         tail = (heads.norm, heads.drop_path, heads.scale, state.pending, self.ops)
         x_is_free = pooled is not None and not self.needs_gradients(x)

@@ -5,6 +5,7 @@ import math
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from ...ops.norm import at_least_float32
 from ..arguments import check_int, check_rate
 from ..layers import build_norm
 
@@ -62,7 +63,12 @@ class Heads(nn.Module):
         return self.query(y).squeeze(1), self.key(y).squeeze(1)
 
     def similarity(self, q: Tensor, k: Tensor) -> Tensor:
-        """``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads)."""
+        """``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads).
+
+        At least in float32: products of float16 overflow at 256·256, and the softmax or sigmoid
+        that follows would be NaN. Those are to be rounded, not this.
+        """
+        q, k = (t.to(at_least_float32(t.dtype)) for t in (q, k))
         qk = (q * k).unflatten(-1, (-1, self.head_channels))  # (..., heads, width)
         return qk.sum(-1) / math.sqrt(self.head_channels)
 

@@ -27,7 +27,7 @@ class LightHeads(Heads):
 
     def gate(self, y: Tensor) -> Tensor:
         """``a = sigmoid(q·k / sqrt(d))`` of every head, for its channels: (B, C) to (B, C)."""
-        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid())
+        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid().to(y.dtype))
 
 
 @MODELS.register_module()
