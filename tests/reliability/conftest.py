@@ -1,5 +1,6 @@
 import pytest
 import tally
+from mmengine.logging import MMLogger
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -8,6 +9,10 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog):
+def _quiet():
     """Thousands of models are built: the log keeps nothing of that."""
-    caplog.set_level('ERROR')
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('ERROR')
+    yield
+    logger.setLevel(level)
