@@ -2,6 +2,7 @@
 
 import collections
 import importlib
+import logging
 import os
 import pickle
 import types
@@ -11,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 
-from .errors import CheckpointError
+from .errors import CheckpointError, some
 
 ZIP, CHUNK = b'PK\x03\x04', 1 << 20
 torch_load = torch.load  # as it is, also while ``inert_loading`` replaces it
@@ -36,8 +37,8 @@ def load_file(path: str) -> Any:
         raise CheckpointError(f'{path}: the file is empty')
     try:
         _check_kind(path)
-        pickle_module = _inert_pickle(os.path.getsize(path))
-        return torch_load(path, map_location='cpu', weights_only=False, pickle_module=pickle_module)
+        module = _inert_pickle(os.path.getsize(path))
+        content = torch_load(path, map_location='cpu', weights_only=False, pickle_module=module)
     except CheckpointError:
         raise
     except Exception as error:
@@ -45,6 +46,10 @@ def load_file(path: str) -> Any:
             f'{path}: cannot be read, damaged or not a PyTorch checkpoint '
             f'({type(error).__name__}: {error})'
         ) from error
+    if module.ignored:
+        names = some(sorted(module.ignored))
+        print_log(f'{path}: not restored, no plain data: {names}', 'current', logging.WARNING)
+    return content
 
 
 @contextmanager
@@ -131,10 +136,13 @@ class Inert:
         pass
 
 
+PLAIN = (set, frozenset, complex, range, slice)
 _SAFE = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('collections', 'Counter'): collections.Counter,  # milestones of schedules
+    ('collections', 'deque'): collections.deque,
     ('collections', 'defaultdict'): lambda *args: collections.defaultdict(None),
-    ('builtins', 'set'): set,
+    **{(home, kind.__name__): kind for home in ('builtins', '__builtin__') for kind in PLAIN},
     ('torch', 'Size'): torch.Size,
     ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
@@ -162,6 +170,7 @@ def _statistic(owner: Any, name: str) -> Any:
 
 class _InertUnpickler(pickle.Unpickler):
     largest: int | None = None  # numbers of a tensor; damage may ask for terabytes
+    ignored: set[str]  # what was made inert
 
     def find_class(self, module: str, name: str) -> Any:
         if name == 'getattr':
@@ -172,6 +181,7 @@ class _InertUnpickler(pickle.Unpickler):
             return _import(module, name)
         if module == 'torch' and name.endswith('Storage') and name.isidentifier():
             return getattr(torch, name)
+        self.ignored.add(f'{module}.{name}')
         return Inert
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -199,8 +209,10 @@ def _import(module: str, name: str) -> Any:
 
 def _inert_pickle(largest: int | None = None) -> types.SimpleNamespace:
     """What ``torch.load`` needs of a pickle module."""
-    unpickler = type('InertUnpickler', (_InertUnpickler,), dict(largest=largest))
+    ignored: set[str] = set()
+    unpickler = type('InertUnpickler', (_InertUnpickler,), dict(largest=largest, ignored=ignored))
     return types.SimpleNamespace(
+        ignored=ignored,
         Unpickler=unpickler,
         load=lambda file, **kwargs: unpickler(file, **kwargs).load(),
         UnpicklingError=pickle.UnpicklingError,

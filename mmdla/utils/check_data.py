@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
 from .annotations import Use, check_content, read_json
@@ -38,7 +37,7 @@ def check_annotations(cfg: Config, loaders: Iterable[str], seconds: float | None
         if message := found.error():
             messages.append(message)
         else:
-            print_log(found.summary(), logger='current')
+            print(found.summary())  # before there is a runner with its log
     if messages:
         raise InputError('\n'.join(messages))
 

@@ -44,7 +44,7 @@ def check_pictures(
                 part, pool.map(lambda i: _look(i, folder), part), strict=True
             ):
                 if problem:
-                    found.problem(problem[0], f'{image["file_name"]!r}', problem[1])
+                    found.problem(problem[0], os.path.join(folder, image['file_name']), problem[1])
             looked_at += len(part)
     found.remark('pictures looked at', looked_at)
 

@@ -19,7 +19,7 @@ from argument_cases import (
     spoiled_attentions,
     units,
 )
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tally import tally
 
@@ -28,6 +28,7 @@ from mmdla import DSU, DLAResNet, DLAResNet_CIFAR
 PARAMETERS = {*signature(DLAResNet).parameters, *signature(DLAResNet_CIFAR).parameters}
 SIZES = [(32, 32), (33, 47), (64, 32)]
 TOO_SMALL = 'Expected more than 1'  # what PyTorch's norms say to maps of one pixel
+MANY = settings(max_examples=3 * settings.default.max_examples)  # of what is quick
 BACKBONES = pytest.mark.parametrize('cls', [DLAResNet, DLAResNet_CIFAR], ids=lambda c: c.__name__)
 
 
@@ -121,6 +122,7 @@ def test_arguments_that_suit_each_other_run(cls, data):
 
 
 @BACKBONES
+@MANY
 @given(data=st.data())
 def test_any_wrong_value_is_refused_by_name(cls, data):
     args, name = data.draw(spoiled(backbones(cifar=cls is DLAResNet_CIFAR), WRONG_IN_BACKBONE))
@@ -132,6 +134,7 @@ def test_any_wrong_value_is_refused_by_name(cls, data):
     tally('arguments', 'one wrong: refused', (cls.__name__, args))
 
 
+@MANY
 @given(spoiled_attentions())
 def test_any_wrong_value_of_an_attention_is_refused_by_name(case):
     args, name = case
@@ -154,6 +157,7 @@ def test_anything_runs_or_is_refused_by_name(cls, data):
         tally('arguments', 'mixed: refused', (cls.__name__, args))
 
 
+@MANY
 @given(units(), st.sampled_from([(), (1,), (2, 3)]))
 def test_units_run(args, shape):
     unit, message = build(DSU, args)
@@ -165,6 +169,7 @@ def test_units_run(args, shape):
     tally('arguments', 'right: built and ran', (args, shape))
 
 
+@MANY
 @given(spoiled(units(), WRONG_IN_DSU))
 def test_any_wrong_value_of_a_unit_is_refused_by_name(case):
     args, name = case
