@@ -5,9 +5,11 @@ of the picture, classes that the config does not have) is counted. What would en
 middle, or would silently give it other data than the file means, is an error.
 """
 
+import gc
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .errors import InputError
@@ -43,7 +45,7 @@ def read_json(path: str) -> Any:
         InputError: It cannot be read; says where it is broken.
     """
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8') as file, _no_garbage_collection():
             return json.load(file)
     except json.JSONDecodeError as error:
         where = f'{error.msg} in line {error.lineno}, column {error.colno}'
@@ -56,6 +58,18 @@ def read_json(path: str) -> Any:
     except OSError as error:
         message = f'{path}: cannot be read ({error.strerror})'
     raise InputError(message)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Nothing but new objects: the collector would look through all of them again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def check_content(content: Any, use: Use) -> Findings:
@@ -162,7 +176,7 @@ def _check_annotations(
             found.problem('annotations of unknown categories', where, category)
             continue
         box, area = ann['bbox'], ann['area']
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        if not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
             found.problem('boxes that are no list of 4 numbers [x, y, width, height]', where, box)
             continue
         if not _is_number(area, LARGEST**2):
@@ -214,9 +228,7 @@ def _check_segmentation(value: Any, where: str, size: tuple, found: Findings) ->
     if not value:
         found.problem('boxes without the segmentation that with_mask=True needs', where)
     elif isinstance(value, list):
-        if not all(
-            isinstance(polygon, list) and all(map(_is_number, polygon)) for polygon in value
-        ):
+        if not all(isinstance(polygon, list) and _are_numbers(polygon) for polygon in value):
             found.problem(
                 'segmentations that are no polygons [[x, y, x, y, ...], ...]', where, value
             )
@@ -253,6 +265,14 @@ def _entries(entries: list, what: str, keys: set[str], found: Findings) -> Itera
 
 def _is_number(value: Any, largest: float = LARGEST) -> bool:
     return type(value) in (int, float) and -largest <= value <= largest  # not NaN
+
+
+def _are_numbers(values: list) -> bool:
+    if not values:
+        return True
+    if not set(map(type, values)) <= {int, float} or sum(values) != sum(values):  # NaN
+        return False
+    return -LARGEST <= min(values) and max(values) <= LARGEST
 
 
 def _some(names) -> str:
