@@ -11,7 +11,15 @@ from fixtures import (  # noqa: F401
     tiny_imagenet,
     tool,
 )
+from hypothesis import HealthCheck, settings
 from mmengine.registry import DefaultScope
+
+# Property tests: the same few cases in every run of the suite, many random ones by
+# `pytest tests/reliability --hypothesis-profile=long`.
+QUIET = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+settings.register_profile('suite', max_examples=25, derandomize=True, **QUIET)
+settings.register_profile('long', max_examples=500, **QUIET)
+settings.load_profile('suite')
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported

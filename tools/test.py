@@ -2,18 +2,23 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-import mmdla  # noqa: F401 - registers the models
-from mmdla.utils.command_line import add_common_options, parse, run
+from mmdla.checkpoint import read_state_dict
+from mmdla.utils.check_data import check_annotations
+from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
 from mmdla.utils.config import (
     build_runner,
     check_checkpoint,
+    check_weights,
+    check_work_dir,
     load_config,
     load_whole_checkpoint,
     set_classification_defaults,
@@ -74,6 +79,13 @@ def dump_predictions(runner: Runner, scope: str | None, path: str) -> None:
     runner.test_evaluator.metrics.append(metric)
 
 
+def load_checkpoint(runner: Runner, load: Callable, path: str, **kwargs: Any) -> Any:
+    """``runner.load_checkpoint``, but nothing in the file is executed, and all of it must fit."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    check_weights(read_state_dict(path), model.state_dict(), path)
+    return load_whole_checkpoint(load, path, **kwargs)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -89,9 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_classification_defaults(cfg, LOADERS)
 
     check_data(cfg, LOADERS)
+    check_work_dir(cfg.work_dir)
+    if is_first_on_machine(sys.argv[1:] if argv is None else argv):
+        check_annotations(cfg, LOADERS)
     with explain_data_errors(cfg, LOADERS):
         runner = build_runner(cfg)
-        runner.load_checkpoint = partial(load_whole_checkpoint, runner.load_checkpoint)
+        runner.load_checkpoint = partial(load_checkpoint, runner, runner.load_checkpoint)
         if args.out:
             dump_predictions(runner, cfg.get('default_scope'), args.out)
         runner.test()

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.device import get_device
 
-import mmdla  # noqa: F401 - registers the models
-from mmdla.utils.command_line import add_common_options, parse, run
+from mmdla.checkpoint.inert import inert_loading
+from mmdla.utils.check_data import check_annotations
+from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
 from mmdla.utils.config import (
     build_runner,
     check_checkpoint,
+    check_work_dir,
     load_config,
     set_classification_defaults,
 )
@@ -75,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_classification_defaults(cfg, LOADERS)
 
     check_data(cfg, LOADERS)
-    with explain_data_errors(cfg, LOADERS):
+    check_work_dir(cfg.work_dir)
+    if is_first_on_machine(sys.argv[1:] if argv is None else argv):
+        check_annotations(cfg, LOADERS)
+    with explain_data_errors(cfg, LOADERS), inert_loading():
         build_runner(cfg).train()
 
 

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
-import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
+from .check import listed, weight_problems
 from .errors import CheckpointError, some
 from .names import select_backbone, to_our_names
 from .read import read_state_dict
@@ -67,21 +67,28 @@ def load_backbone(
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit; the model is unchanged.
+        TypeError: ``prefix`` is no string.
     """
+    if not (prefix is None or isinstance(prefix, str)):
+        raise TypeError(f'prefix must be a string or None, got {prefix!r}')
     state, left_out = select_backbone(read_state_dict(checkpoint), prefix)
     if not state:
         raise CheckpointError(f'{checkpoint}: no names that start with {prefix!r}')
+    count = len(state)
     state = to_our_names(state, avg_down=model.avg_down)
+    if len(state) < count:
+        raise CheckpointError(f'{checkpoint}: two of its names mean the same weight')
     own = model.state_dict()
     not_ours = [name for name in state if name not in own]
     spare = [name for name in not_ours if _is_spare(name, model.num_stages)]
     missing = [name for name in own if name not in state]
     new = [name for name in missing if _may_be_new(name, model)]
-    problems = _problems(
-        unexpected=[name for name in not_ours if name not in spare],
-        missing=[name for name in missing if name not in new],
-        shapes=_differing_shapes(state, own),
-        broken=[name for name in own if name in state and not torch.isfinite(state[name]).all()],
+    problems = listed(
+        {
+            'not in the model': [name for name in not_ours if name not in spare],
+            'not in the checkpoint': [name for name in missing if name not in new],
+            **weight_problems(state, own),
+        }
     )
     new_attention = [name for name in new if _is_attention(name)]
     if new_attention and any(_is_attention(name) for name in state):
@@ -109,24 +116,6 @@ def load_backbone(
     )
     print_log(str(report), logger='current')
     return report
-
-
-def _problems(unexpected, missing, shapes, broken) -> list[str]:
-    lists = {
-        'not in the model': unexpected,
-        'not in the checkpoint': missing,
-        'other shapes': shapes,
-        'NaN or infinite values': broken,
-    }
-    return [f'{what} ({len(names)}): {some(names)}' for what, names in lists.items() if names]
-
-
-def _differing_shapes(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    return [
-        f'{name} {tuple(v.shape)} (model: {tuple(own[name].shape)})'
-        for name, v in state.items()
-        if name in own and v.shape != own[name].shape
-    ]
 
 
 def _is_attention(name: str) -> bool:

@@ -1,16 +1,14 @@
 """Reading a state dict from a file without executing anything that is in it."""
 
-import collections
 import os
-import pickle
-import types
 from typing import Any
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, some
+from .inert import inert_loading, load_file
 
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
@@ -18,10 +16,10 @@ WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     """Tensors of a checkpoint by name, on the CPU, and what it says about itself.
 
-    Local files are read without running any code of theirs: objects other than tensors and plain
+    Files are read without running any code of theirs: objects other than tensors and plain
     containers become inert. Addresses with a scheme (``torchvision://…``, ``https://…``) are
-    fetched by MMEngine. Checkpoints wrapped in ``state_dict`` or ``model`` are unwrapped and the
-    ``module.`` of data-parallel training is removed.
+    fetched by MMEngine and read in the same way. Checkpoints wrapped in ``state_dict`` or
+    ``model`` are unwrapped and the ``module.`` of data-parallel training is removed.
 
     Args:
         path (str): File or address.
@@ -33,19 +31,21 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         CheckpointError: There is no such file, it is damaged, or it holds no tensors.
     """
     path = os.fspath(path)
-    checkpoint = _read_remote(path) if '://' in path else _read_local(path)
+    checkpoint = _read_remote(path) if '://' in path else load_file(path)
     state = checkpoint
-    for key in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    while isinstance(state, dict):
+        inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), None)
+        if inner is None:
+            break
+        state = inner
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f'{path}: no state dict in it, but {type(state).__name__}')
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
     if not tensors:
         raise CheckpointError(f'{path}: no tensors in it, its keys are {list(state)[:6]}')
-    others = [str(k) for k in state if str(k) not in tensors]
+    others = [str(k) for k in state if k not in tensors]
     if others:
-        raise CheckpointError(f'{path}: entries that are no tensors: {others[:6]}')
+        raise CheckpointError(f'{path}: entries that are no dense tensors: {some(others)}')
     while all(name.startswith('module.') for name in tensors):
         tensors = {name.removeprefix('module.'): v for name, v in tensors.items()}
     meta = checkpoint.get('meta')
@@ -57,74 +57,20 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     return read_checkpoint(path)[0]
 
 
+def _is_plain(value: Any) -> bool:
+    """A tensor of numbers in memory: not sparse, quantized or without storage."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_meta)
+    )
+
+
 def _read_remote(path: str) -> Any:
     try:
-        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        with inert_loading():
+            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f'{path}: could not be fetched ({error})') from error
-
-
-def _read_local(path: str) -> Any:
-    if not os.path.isfile(path):
-        raise CheckpointError(f'{path}: no such checkpoint file')
-    try:
-        return torch.load(
-            path, map_location='cpu', weights_only=False, pickle_module=_inert_pickle()
-        )
-    except Exception as error:
-        raise CheckpointError(
-            f'{path}: cannot be read, truncated or not a PyTorch checkpoint '
-            f'({type(error).__name__}: {error})'
-        ) from error
-
-
-class _Inert:
-    """Stands in for any object of a checkpoint that is neither tensor nor container."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        pass
-
-    def __call__(self, *args, **kwargs) -> '_Inert':
-        return self
-
-    def __setstate__(self, state) -> None:
-        pass
-
-    def __setitem__(self, key, value) -> None:
-        pass
-
-    def append(self, item) -> None:
-        pass
-
-    def extend(self, items) -> None:
-        pass
-
-
-_SAFE = {
-    ('collections', 'OrderedDict'): collections.OrderedDict,
-    ('collections', 'defaultdict'): lambda *args: collections.defaultdict(None),
-    ('builtins', 'set'): set,
-    ('torch', 'Size'): torch.Size,
-    ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
-    ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
-    ('torch._utils', '_rebuild_parameter'): torch._utils._rebuild_parameter,
-}
-
-
-class _InertUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _SAFE:
-            return _SAFE[module, name]
-        if module == 'torch' and name.endswith('Storage'):
-            return getattr(torch, name)
-        return _Inert
-
-
-def _inert_pickle() -> types.SimpleNamespace:
-    """What ``torch.load`` needs of a pickle module."""
-    return types.SimpleNamespace(
-        Unpickler=_InertUnpickler,
-        load=lambda file, **kwargs: _InertUnpickler(file, **kwargs).load(),
-        UnpicklingError=pickle.UnpicklingError,
-        __name__='mmdla.checkpoint.read',
-    )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
+from .check import listed, weight_problems
 from .errors import CheckpointError, some
 from .names import select_backbone
 from .released import convert_released
@@ -86,9 +87,16 @@ def convert_checkpoint(state: dict[str, Tensor]) -> tuple[Release, dict[str, Ten
     """
     backbone, others = select_backbone(state)
     backbone = convert_released(backbone)
+    if len(backbone) + len(others) < len(state):
+        raise CheckpointError('not a released model: two of its names mean the same weight')
     head = {HEAD[name]: backbone.pop(name) for name in HEAD if name in backbone}
     release = recognise(backbone, head)
     compare(backbone, build(release))
+    broken = [
+        name for name, v in head.items() if not (v.is_floating_point() and v.isfinite().all())
+    ]
+    if broken:
+        raise CheckpointError(f'not a released model: no finite numbers in {some(broken)}')
     converted = {f'backbone.{name}': v for name, v in backbone.items()}
     return release, converted | head | {name: state[name] for name in others}
 
@@ -111,8 +119,18 @@ def recognise(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> Release:
         deep_stem='stem.0.weight' in backbone,
         attention=_attention(backbone),
         reduction=_reduction(backbone, len(blocks)),
-        num_classes=len(head['head.fc.weight']) if 'head.fc.weight' in head else None,
+        num_classes=_num_classes(head),
     )
+
+
+def _num_classes(head: dict[str, Tensor]) -> int | None:
+    if not head:
+        return None
+    weight, bias = head.get('head.fc.weight'), head.get('head.fc.bias')
+    if weight is None or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        shapes = {name: tuple(v.shape) for name, v in head.items()}
+        raise CheckpointError(f'not a released model: no linear classifier has {shapes}')
+    return len(weight)
 
 
 def _attention(backbone: dict[str, Tensor]) -> str | None:
@@ -132,6 +150,8 @@ def _reduction(backbone: dict[str, Tensor], stages: int) -> int | None:
     ]
     if not squeezes:
         return None
+    if any(len(squeeze) != 2 for squeeze in squeezes):
+        raise CheckpointError(f'no squeezes have the shapes {[tuple(s) for s in squeezes]}')
     channels, _ = squeezes[0]
     for reduction in range(1, channels + 1):
         if all(c // reduction == squeezed for c, squeezed in squeezes):
@@ -155,14 +175,9 @@ def compare(backbone: dict[str, Tensor], model: nn.Module) -> None:
     problems = {
         'unknown names': [n for n in backbone if n not in own],
         'missing names': [n for n in own if n not in backbone],
-        'other shapes': [
-            f'{n} {tuple(v.shape)}, expected {tuple(own[n].shape)}'
-            for n, v in backbone.items()
-            if n in own and v.shape != own[n].shape
-        ],
-        'NaN or infinite values': [n for n, v in backbone.items() if not v.isfinite().all()],
+        **weight_problems(backbone, own),
     }
-    found = [f'{what} ({len(names)}): {some(names)}' for what, names in problems.items() if names]
+    found = listed(problems)
     if found:
         raise CheckpointError('not a released model:\n  ' + '\n  '.join(found))
 

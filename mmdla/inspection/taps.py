@@ -110,7 +110,9 @@ class FullTap(Tap):
                 keys, gates = k, torch.ones_like(k)
             else:
                 if refreshes:
-                    fresh = refreshes[index - 1]['hidden']  # (B, 2m, C): of the keys, of the values
+                    fresh = (
+                        self.attention.gain * refreshes[index - 1]['hidden']
+                    )  # (B, 2m, C): keys, values
                     keys, gates = (
                         t * d for t, d in zip((keys, gates), fresh.chunk(2, 1), strict=True)
                     )

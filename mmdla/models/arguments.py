@@ -1,7 +1,11 @@
 """Checks of constructor arguments, with one form of message for all of them."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from mmengine.registry import WEIGHT_INITIALIZERS
 
 
 def describe(value: Any) -> str:
@@ -40,9 +44,9 @@ def check_rate(name: str, value: Any) -> float:
 
 
 def check_choice(name: str, value: Any, allowed: Iterable) -> Any:
-    """Return ``value`` if it is one of ``allowed``, else raise ``ValueError``."""
+    """Return ``value`` if it is one of ``allowed`` (18.0 is not 18), else raise ``ValueError``."""
     allowed = tuple(allowed)
-    if value not in allowed:
+    if not any(type(value) is type(one) and value == one for one in allowed):
         raise ValueError(f'{name} must be one of {allowed}, got {value!r}')
     return value
 
@@ -53,7 +57,7 @@ def check_sequence(name: str, value: Any, length: int, minimum: int | None = 1) 
     With ``minimum`` every entry must be an integer of at least that size,
     with ``minimum=None`` a bool.
     """
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if not is_sequence(value):
         raise TypeError(f'{name} must be a sequence of {length} entries, got {describe(value)}')
     if len(value) != length:
         raise ValueError(f'{name} must have {length} entries, got {len(value)}: {value!r}')
@@ -65,6 +69,11 @@ def check_sequence(name: str, value: Any, length: int, minimum: int | None = 1) 
     return tuple(value)
 
 
+def is_sequence(value: Any) -> bool:
+    """Whether ``value`` is a list, a tuple or the like, and no text."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
 def check_cfg(name: str, value: Any, optional: bool = False) -> dict | None:
     """Return a copy of the config dict ``value`` (it must carry a ``type``)."""
     if value is None and optional:
@@ -74,4 +83,72 @@ def check_cfg(name: str, value: Any, optional: bool = False) -> dict | None:
         raise TypeError(f'{name} must be {allowed}, got {describe(value)}')
     if 'type' not in value:
         raise ValueError(f"{name} must be a dict with a 'type', got {value!r}")
+    if not (isinstance(value['type'], (str, type)) and value['type']):
+        raise TypeError(f"{name}: 'type' must be a name or a class, got {describe(value['type'])}")
+    if wrong := [key for key in value if not isinstance(key, str)]:
+        raise TypeError(f'{name} must have names as keys, got {describe(wrong[0])}')
+    check_finite(name, value)
     return dict(value)
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse NaN and infinity anywhere in a config: they would become weights or outputs."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f'{name} must be finite, got {value}')
+    entries = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, (list, tuple)):
+        entries = enumerate(value)
+    for key, entry in entries:
+        check_finite(f'{name}[{key!r}]', entry)
+
+
+def check_init_cfg(init_cfg: Any) -> list[dict]:
+    """Initializers of MMEngine, built once to see that they take their arguments.
+
+    Raises:
+        TypeError: ``init_cfg`` is neither None nor a dict nor a list of them, or has a wrong key.
+        ValueError: It names no initializer, or has a value that is not allowed.
+    """
+    if isinstance(init_cfg, dict):
+        init_cfg = [init_cfg]
+    if init_cfg is not None and not is_sequence(init_cfg):
+        raise TypeError(f'init_cfg must be a dict, a list of them or None, got {init_cfg!r}')
+    cfgs = [check_cfg('init_cfg', cfg) for cfg in init_cfg or ()]
+    for cfg in cfgs:
+        if is_pretrained(cfg['type']):
+            _check_pretrained(cfg)
+        with errors_named('init_cfg'):
+            arguments = {key: v for key, v in cfg.items() if key != 'override'}
+            if 'layer' not in arguments and 'override' in cfg:
+                arguments['layer'] = []  # as MMEngine's ``initialize``
+            WEIGHT_INITIALIZERS.build(arguments)
+    return cfgs
+
+
+def is_pretrained(kind: Any) -> bool:
+    """Whether an initializer loads a checkpoint."""
+    return kind == 'Pretrained' or getattr(kind, '__name__', None) == 'PretrainedInit'
+
+
+def _check_pretrained(cfg: dict) -> None:
+    if not (isinstance(cfg.get('checkpoint'), str) and cfg['checkpoint']):
+        raise ValueError(f"init_cfg: 'Pretrained' needs a checkpoint, got {cfg!r}")
+    if not isinstance(cfg.get('prefix', ''), (str, type(None))):
+        raise TypeError(f'init_cfg: prefix must be a string or None, got {cfg!r}')
+
+
+@contextmanager
+def errors_named(name: str) -> Iterator[None]:
+    """Let what fails while a config is made into a module name the argument it came in.
+
+    The libraries raise ``KeyError`` for a type that they do not know and ``AssertionError``,
+    ``AttributeError``, ``RuntimeError`` or ``ZeroDivisionError`` for values that they cannot use.
+    """
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f'{name}: {error}') from error
+    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError,
+            RuntimeError, ValueError) as error:  # fmt: skip
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ValueError(f'{name}: {text or type(error).__name__}') from error

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .arguments import check_bool, check_choice, check_int
+from .arguments import check_bool, check_choice, check_init_cfg, check_int
 
 State = tuple[Tensor, ...]  # (h, c), and what they give to the gates if it is known
 
@@ -59,7 +59,7 @@ class DSU(BaseModule):
         output_gate: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(check_init_cfg(init_cfg) or None)
         self.channels = check_int('channels', channels)
         self.reduction = check_int('reduction', reduction)
         self.form = check_choice('form', form, ('released', 'shared'))

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import pickle
+import os
 import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -13,9 +13,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
 
+from ..checkpoint.check import listed, weight_problems
+from ..checkpoint.inert import inert_loading
 from .errors import InputError
 
 # read from the config by MMEngine or the tools, beside the arguments of Runner
@@ -143,8 +146,25 @@ def check_checkpoint(option: str, path: str) -> None:
     Raises:
         InputError: There is no such file.
     """
+    if Path(path).is_dir():
+        raise InputError(f'{option}: {path} is a folder, not a checkpoint file')
     if '://' not in path and not Path(path).is_file():
         raise InputError(f'{option}: no checkpoint file {path}{_similar_file(Path(path))}')
+
+
+def check_work_dir(path: str) -> None:
+    """Refuse a folder for logs and checkpoints that cannot be written; nothing is created.
+
+    Raises:
+        InputError: It is a file, or it or the folder that it would be made in is read-only.
+    """
+    folder = Path(path).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f'--work-dir {path}: {folder} is not a folder')
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f'--work-dir {path}: {folder} cannot be written to')
 
 
 def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
@@ -153,15 +173,34 @@ def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
     MMEngine only logs what does not fit, and the metric of a partly random model misleads.
 
     Raises:
-        InputError: The file cannot be read, or does not fit the model.
+        CheckpointError: The file cannot be read.
+        InputError: It does not fit the model.
     """
     try:
-        return load(path, **{**kwargs, 'strict': True})
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        with inert_loading():
+            return load(path, **{**kwargs, 'strict': True})
+    except (RuntimeError, AttributeError, KeyError, TypeError) as error:
         lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
         raise InputError(
             f'checkpoint {path} cannot be used with this config:\n' + '\n'.join(lines[:12])
         ) from error
+
+
+def check_weights(state: dict[str, Tensor], own: dict[str, Tensor], path: str) -> None:
+    """Refuse weights that PyTorch would load without a word: NaN, other kinds of numbers.
+
+    Args:
+        state (dict): Weights of a checkpoint.
+        own (dict): State dict of the model; names that only one of both has are not looked at.
+        path (str): The checkpoint.
+
+    Raises:
+        InputError: There are such weights.
+    """
+    if problems := listed(weight_problems(state, own)):
+        raise InputError(
+            f'checkpoint {path} cannot be used with this config:\n' + '\n'.join(problems)
+        )
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:

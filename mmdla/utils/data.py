@@ -52,7 +52,7 @@ def data_paths(cfg: Config, loaders: Iterable[str]) -> list[DataPath]:
     for name in loaders:
         loader = cfg.get(name)
         if loader is not None:
-            for dataset in _datasets(loader.dataset):
+            for dataset in datasets_of(loader.dataset):
                 paths += _of_dataset(dataset)
         evaluators = cfg.get(name.replace('dataloader', 'evaluator')) or ()
         for metric in [evaluators] if isinstance(evaluators, dict) else evaluators:
@@ -77,21 +77,21 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> None:
         raise InputError('\n\n'.join(messages))
 
 
-def _datasets(dataset: dict) -> Iterator[dict]:
+def datasets_of(dataset: dict) -> Iterator[dict]:
     """The data sets inside of wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
     inner = dataset.get('datasets') or dataset.get('dataset')
     if inner is None:
         yield dataset
     else:
         for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from _datasets(one)
+            yield from datasets_of(one)
 
 
 def _of_dataset(dataset: dict) -> list[DataPath]:
     kind = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
     kind = kind.split('.')[-1]
     root = dataset.get('data_root') or ''
-    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+    if not _is_local(dataset):
         return []
     prefixes = dataset.get('data_prefix') or {}
     prefixes = list(prefixes.values()) if isinstance(prefixes, dict) else [prefixes]
@@ -103,12 +103,26 @@ def _of_dataset(dataset: dict) -> list[DataPath]:
         prefixes = [dataset['split']]
 
     def path(relative: str, is_folder: bool) -> DataPath:
-        joined = os.path.join(root, relative)
-        joined = joined if '://' in joined else os.path.normpath(joined)
+        joined = _joined(root, relative)
         return DataPath(_root_for(joined, root), joined, is_folder, kind)
 
     paths = [path(annotation, False)] if annotation else []
     return paths + [path(prefix, True) for prefix in prefixes if isinstance(prefix, str)]
+
+
+def joined_path(dataset: dict, relative: str) -> str | None:
+    """A path of a data set under its root, or ``None`` if that is not on disk."""
+    path = _joined(dataset.get('data_root') or '', relative)
+    return path if _is_local(dataset) and '://' not in path else None
+
+
+def _is_local(dataset: dict) -> bool:
+    return (dataset.get('backend_args') or {}).get('backend', 'local') == 'local'
+
+
+def _joined(root: str, relative: str) -> str:
+    joined = os.path.join(root, relative)
+    return joined if '://' in joined else os.path.normpath(joined)
 
 
 def _of_metric(metric: dict, of_datasets: list[DataPath]) -> list[DataPath]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmdla.checkpoint import read_checkpoint
 
-from .config import load_whole_checkpoint, register_host_modules
+from .config import check_weights, load_whole_checkpoint, register_host_modules
 from .errors import InputError
 
 TASKS = dict(mmdet='detection', mmpretrain='classification')
@@ -67,6 +67,7 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
     state, meta = read_checkpoint(checkpoint)
+    check_weights(state, model.state_dict(), checkpoint)
     load_whole_checkpoint(lambda _, strict: model.load_state_dict(state, strict), checkpoint)
     model.dataset_meta = _dataset_meta(cfg, meta)
     return model.to(device).eval()

@@ -223,6 +223,8 @@ def check_command(words: list[str], parse) -> None:
         if script.name.startswith('dist'):
             assert int(argv[len(first)]) > 0
         parse(f'tools/{script.stem.split("_")[1]}.py', [*first, *rest])
+    elif name == 'pytest':
+        assert all((REPO / arg).exists() for arg in argv if '-' not in arg), words
     elif name == 'pip':
         extras = load(REPO / 'setup.py').EXTRAS
         asked = re.findall(r'mmdla\[(\w+)\]', ' '.join(argv))

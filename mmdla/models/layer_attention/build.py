@@ -2,7 +2,7 @@
 
 from mmengine.registry import MODELS
 
-from ..arguments import check_cfg
+from ..arguments import check_cfg, errors_named
 from .interface import LayerAttention
 
 
@@ -24,16 +24,22 @@ def build_layer_attention(
     cfg = check_cfg('layer_attention', cfg, optional=True)
     if cfg is None:
         return None
+    if taken := {'channels', 'num_blocks'} & set(cfg):
+        raise ValueError(f'layer_attention: {min(taken)} is that of the stage, it cannot be given')
     kind = cfg['type']
-    with MODELS.switch_scope_and_registry(None) as registry:  # the host library's, if one builds
+    with (
+        errors_named('layer_attention'),  # a name with dots is imported
+        MODELS.switch_scope_and_registry(None) as registry,  # the host library's, if one builds
+    ):
         module = registry.get(kind) if isinstance(kind, str) else kind
     if module is None:
         raise ValueError(f"layer_attention: unknown type '{kind}', known are {known_types()}")
     if not (isinstance(module, type) and issubclass(module, LayerAttention)):
         raise TypeError(f'layer_attention: {kind} is no LayerAttention, known are {known_types()}')
-    return MODELS.build(
-        {'norm_cfg': norm_cfg, **cfg, 'channels': channels, 'num_blocks': num_blocks}
-    )
+    with errors_named('layer_attention'):
+        return MODELS.build(
+            {'norm_cfg': norm_cfg, **cfg, 'channels': channels, 'num_blocks': num_blocks}
+        )
 
 
 def known_types() -> list[str]:

@@ -11,10 +11,13 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ...ops import Pending, full_attention, value_map
+from ..arguments import check_choice
 from ..dsu import DSU, check_context, seen_context
 from ..dsu import State as Context
 from .heads import Heads, pool
 from .multi_head import MultiHeadAttention
+
+REFRESH = dict(released=1.0, residual=2.0)  # factors of the DSU's hidden state
 
 
 class Earlier(NamedTuple):
@@ -65,7 +68,8 @@ class FullHeads(Heads):
 
     def start_with_zero_scale(self) -> None:
         if self.scale is None:
-            self.scale = nn.Parameter(self.norm.weight.new_empty(self.norm.weight.numel(), 1, 1))
+            weight = self.value.weight  # (C, 1, 3, 3)
+            self.scale = nn.Parameter(weight.new_empty(len(weight), 1, 1))
         nn.init.zeros_(self.scale)
 
 
@@ -93,6 +97,7 @@ class MRLABase(MultiHeadAttention):
         q, k = heads.query_key(y)  # 2 x (B, C)
         state = earlier.append(k, *value_map(x, heads.value.weight, self.ops))
         weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
+        weight = weight.to(q.dtype)
         weight = heads.per_channel(weight) * state.gates  # (B, m, C)
         tail = (heads.norm, heads.drop_path, heads.scale, state.pending, self.ops)
         x_is_free = pooled is not None and not self.needs_gradients(x)
@@ -117,6 +122,11 @@ class DLABase(MRLABase):
         k_m \leftarrow k_m \odot \mathrm{DSU}_h(k_m, h_l, c_l), \qquad
         v_m \leftarrow v_m \odot \mathrm{DSU}_h(\mathrm{GAP}(v_m), h_l, c_l)
 
+    :math:`\mathrm{DSU}_h = \sigma(c')` is near 1/2 before anything is learned, so that every new
+    block halves what is left of the old ones: 0.05 % of the first value after 12 blocks.
+    ``refresh='residual'`` multiplies by :math:`2\sigma(c') = 1 + \tanh(c'/2)` instead, in (0, 2)
+    and near 1 at first: what is old stays unless the unit learns to change it.
+
     Args:
         channels (int): Channels ``C`` of the stage.
         num_blocks (int): Blocks of the stage.
@@ -125,6 +135,8 @@ class DLABase(MRLABase):
         context (str): Whose context refreshes a sample: its own (``'sample'``), or that of the
             batch's first sample (``'first'``), as in the authors' code, where the result for a
             picture depends on its batch. For checks against their numbers. Default: ``'sample'``.
+        refresh (str): What keys and values are multiplied with: the hidden state (``'released'``)
+            or twice that (``'residual'``). Default: ``'released'``.
         **kwargs: As :class:`MRLABase`.
     """
 
@@ -135,10 +147,12 @@ class DLABase(MRLABase):
         reduction: int = 16,
         form: str = 'released',
         context: str = 'sample',
+        refresh: str = 'released',
         **kwargs,
     ) -> None:
         super().__init__(channels, num_blocks, **kwargs)
         self.context = check_context(context)
+        self.gain = REFRESH[check_choice('refresh', refresh, REFRESH)]
         dsu = DSU(channels, reduction, form)
         self.dsu = dsu if num_blocks > 1 else None  # one block has nothing to refresh
 
@@ -151,7 +165,7 @@ class DLABase(MRLABase):
         context = self.carried(*self.dsu(y, state.context, of_inputs[:, 0]))
         seen = tuple(part.unsqueeze(1) for part in seen_context(context, self.context))
         fresh, _ = self.dsu(described[:, 1:], seen, of_inputs[:, 1:])  # (B, 2m, C)
-        for_keys, for_values = fresh.chunk(2, 1)  # 2 x (B, m, C)
+        for_keys, for_values = (self.gain * fresh).chunk(2, 1)  # 2 x (B, m, C)
         return state._replace(
             keys=state.keys * for_keys,
             gates=state.gates * for_values,

@@ -2,11 +2,12 @@
 
 import math
 
-from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from ...ops.norm import at_least_float32
 from ..arguments import check_int, check_rate
+from ..layers import build_norm
 
 
 def kernel_size_for(channels: int) -> int:
@@ -51,7 +52,7 @@ class Heads(nn.Module):
         self.query = channel_conv(channels, kernel_size)
         self.key = channel_conv(channels, kernel_size)
         # before any Conv2d, so that no tool folds it into a convolution that it does not follow
-        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.norm = build_norm(norm_cfg, channels)[1]
         self.value = depthwise(channels)
         rate = check_rate('drop_path_rate', drop_path_rate)
         self.drop_path = DropPath(rate) if rate else nn.Identity()
@@ -62,7 +63,12 @@ class Heads(nn.Module):
         return self.query(y).squeeze(1), self.key(y).squeeze(1)
 
     def similarity(self, q: Tensor, k: Tensor) -> Tensor:
-        """``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads)."""
+        """``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads).
+
+        At least in float32: products of float16 overflow at 256·256, and the softmax or sigmoid
+        that follows would be NaN. Those are to be rounded, not this.
+        """
+        q, k = (t.to(at_least_float32(t.dtype)) for t in (q, k))
         qk = (q * k).unflatten(-1, (-1, self.head_channels))  # (..., heads, width)
         return qk.sum(-1) / math.sqrt(self.head_channels)
 

@@ -5,7 +5,8 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..arguments import check_int
+from ..arguments import check_init_cfg, check_int
+from ..layers import build_norm, check_norm_cfg
 
 
 class LayerAttention(BaseModule):
@@ -32,10 +33,11 @@ class LayerAttention(BaseModule):
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(check_init_cfg(init_cfg) or None)
         self.channels = check_int('channels', channels)
         self.num_blocks = check_int('num_blocks', num_blocks)
-        self.norm_cfg = norm_cfg or dict(type='BN')
+        self.norm_cfg = check_norm_cfg(norm_cfg)
+        build_norm(self.norm_cfg, channels)  # refused here if it cannot be, whether used or not
 
     def start_as_identity(self) -> None:
         """Change the parameters so that the stage computes what it would without attention.

@@ -27,7 +27,7 @@ class LightHeads(Heads):
 
     def gate(self, y: Tensor) -> Tensor:
         """``a = sigmoid(q·k / sqrt(d))`` of every head, for its channels: (B, C) to (B, C)."""
-        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid())
+        return self.per_channel(self.similarity(*self.query_key(y)).sigmoid().to(y.dtype))
 
 
 @MODELS.register_module()
@@ -47,6 +47,8 @@ class MRLALight(MultiHeadAttention):
 
     def start_as_identity(self):
         for heads in self.blocks:
+            if heads.norm.weight is None:
+                raise ValueError('zero_init_attention needs a norm_cfg with affine=True')
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 

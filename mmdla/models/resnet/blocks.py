@@ -3,12 +3,12 @@
 The stage adds the branches, so that a layer attention can work on either side of the sum.
 """
 
-from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...ops import is_fixed_affine
+from ..layers import build_conv, build_norm, build_plugin
 
 
 class ResidualBlock(BaseModule):
@@ -34,11 +34,12 @@ class ResidualBlock(BaseModule):
     def _add_conv(self, i: int, in_channels: int, out_channels: int, kernel_size: int, **kwargs):
         """Add ``conv{i}`` and its norm, named as in the host libraries (``bn1``, ``gn1``)."""
         cfg = kwargs.pop('cfg', self._conv_cfg)
-        conv = build_conv_layer(
-            cfg, in_channels, out_channels, kernel_size=kernel_size, bias=False, **kwargs
+        name = 'conv_cfg' if cfg is self._conv_cfg else 'dcn'
+        conv = build_conv(
+            cfg, in_channels, out_channels, kernel_size=kernel_size, bias=False, name=name, **kwargs
         )
         self.add_module(f'conv{i}', conv)
-        name, norm = build_norm_layer(self._norm_cfg, out_channels, postfix=i)
+        name, norm = build_norm(self._norm_cfg, out_channels, postfix=i)
         self.add_module(name, norm)
         setattr(self, f'norm{i}_name', name)
 
@@ -52,8 +53,9 @@ class ResidualBlock(BaseModule):
         return self.norm(self.num_convs)
 
     def zero_init_last_norm(self) -> None:
-        """Let the block start as the identity."""
-        nn.init.zeros_(self.last_norm.weight)
+        """Let the block start as the identity, if its norms have weights."""
+        if self.last_norm.weight is not None:  # norm_cfg has affine=False
+            nn.init.zeros_(self.last_norm.weight)
 
     def can_leave_norm(self) -> bool:
         """Whether ``forward(x, last_norm=False)`` leaves out an affine map and nothing else."""
@@ -156,7 +158,7 @@ class Bottleneck(ResidualBlock):
 
     def _add_plugin(self, plugin: dict, widths: dict[str, int]) -> None:
         cfg, position = dict(plugin['cfg']), plugin['position']
-        name, layer = build_plugin_layer(
+        name, layer = build_plugin(
             cfg, in_channels=widths[position], postfix=cfg.pop('postfix', '')
         )
         if hasattr(self, name):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..arguments import check_choice, check_int
+from ..arguments import check_bool, check_choice, check_int
 from .blocks import BasicBlock, Bottleneck
 from .resnet import DLAResNet
 
@@ -53,7 +53,7 @@ class DLAResNet_CIFAR(DLAResNet):  # noqa: N801 - MMPretrain's ResNet_CIFAR is n
         **kwargs,
     ) -> None:
         self._block_name = check_choice('block', block, self.blocks_by_name)
-        if deep_stem:
+        if check_bool('deep_stem', deep_stem):
             raise ValueError('deep_stem must be False for CIFAR, got True')
         super().__init__(
             depth,

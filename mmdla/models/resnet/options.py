@@ -10,10 +10,13 @@ from ..arguments import (
     check_bool,
     check_cfg,
     check_choice,
+    check_init_cfg,
     check_int,
     check_rate,
     check_sequence,
     describe,
+    is_pretrained,
+    is_sequence,
 )
 from .blocks import Bottleneck
 from .host import default_out_indices
@@ -30,20 +33,16 @@ def split_init_cfg(init_cfg: Any, pretrained: str | None) -> tuple[list[dict], d
     if pretrained is not None:
         if not isinstance(pretrained, str):
             raise TypeError(f'pretrained must be a path or None, got {describe(pretrained)}')
-        if init_cfg:
+        if not pretrained:
+            raise ValueError(f'pretrained must be a path or None, got {pretrained!r}')
+        if init_cfg is not None:
             raise ValueError('give pretrained or init_cfg, not both')
         init_cfg = dict(type='Pretrained', checkpoint=pretrained)
-    if isinstance(init_cfg, dict):
-        init_cfg = [init_cfg]
-    if init_cfg is not None and not isinstance(init_cfg, Sequence):
-        raise TypeError(f'init_cfg must be a dict, a list of them or None, got {init_cfg!r}')
-    cfgs = [check_cfg('init_cfg', cfg) for cfg in init_cfg or ()]
-    loads = [cfg for cfg in cfgs if _is_pretrained(cfg['type'])]
-    others = [cfg for cfg in cfgs if not _is_pretrained(cfg['type'])]
+    cfgs = check_init_cfg(init_cfg)
+    loads = [cfg for cfg in cfgs if is_pretrained(cfg['type'])]
+    others = [cfg for cfg in cfgs if not is_pretrained(cfg['type'])]
     if len(loads) > 1:
         raise ValueError(f"init_cfg must have one entry of type 'Pretrained', got {loads!r}")
-    if loads and not isinstance(loads[0].get('checkpoint'), str):
-        raise ValueError(f"init_cfg: 'Pretrained' needs a checkpoint, got {loads[0]!r}")
     if not others:
         others = [
             dict(type='Kaiming', layer='Conv2d'),
@@ -52,15 +51,11 @@ def split_init_cfg(init_cfg: Any, pretrained: str | None) -> tuple[list[dict], d
     return others, loads[0] if loads else None
 
 
-def _is_pretrained(kind: Any) -> bool:
-    return kind == 'Pretrained' or getattr(kind, '__name__', None) == 'PretrainedInit'
-
-
 def check_out_indices(out_indices: Any, num_stages: int) -> tuple[int, ...]:
     """Stages to return, in range, in order and without repetition."""
     if out_indices is None:
         return default_out_indices(num_stages)
-    if isinstance(out_indices, str) or not isinstance(out_indices, Sequence) or not out_indices:
+    if not (is_sequence(out_indices) and out_indices):
         raise TypeError(f'out_indices must be a sequence of stages, got {describe(out_indices)}')
     for i in out_indices:
         if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < num_stages:
@@ -109,6 +104,9 @@ def check_dcn(dcn: Any, stage_with_dcn: Any, block: type, num_stages: int) -> li
     """Deformable convolution of every stage, or None."""
     dcn = check_cfg('dcn', dcn, optional=True)
     if dcn is None:
+        # of any length, since a config that has fewer stages may leave the default of four
+        if not is_sequence(stage_with_dcn) or not all(isinstance(w, bool) for w in stage_with_dcn):
+            raise TypeError(f'stage_with_dcn must be a sequence of bools, got {stage_with_dcn!r}')
         if any(stage_with_dcn):
             raise ValueError(f'stage_with_dcn={tuple(stage_with_dcn)} needs dcn, got dcn=None')
         return [None] * num_stages
@@ -128,19 +126,22 @@ def check_dcn(dcn: Any, stage_with_dcn: Any, block: type, num_stages: int) -> li
 
 def check_plugins(plugins: Any, block: type, num_stages: int) -> list[list[dict]]:
     """Plugins of every stage."""
+    if plugins is not None and not is_sequence(plugins):
+        raise TypeError(f'plugins must be a list of dicts, got {describe(plugins)}')
     if not plugins:
         return [[] for _ in range(num_stages)]
-    if not isinstance(plugins, Sequence):
-        raise TypeError(f'plugins must be a list of dicts, got {describe(plugins)}')
     if block is not Bottleneck:
         raise ValueError('plugins need bottlenecks (depth 50, 101, 152), not basic blocks')
     per_stage: list[list[dict]] = [[] for _ in range(num_stages)]
     for n, plugin in enumerate(plugins):
         if not isinstance(plugin, dict) or not {'cfg', 'position'} <= set(plugin):
             raise ValueError(f"plugins[{n}] must have 'cfg' and 'position', got {plugin!r}")
+        if unknown := set(plugin) - {'cfg', 'position', 'stages'}:
+            raise ValueError(f'plugins[{n}] must not have {unknown}, got {plugin!r}')
         check_choice(f'plugins[{n}].position', plugin['position'], POSITIONS)
         check_cfg(f'plugins[{n}].cfg', plugin['cfg'])
-        stages = plugin.get('stages') or (True,) * num_stages
+        stages = plugin.get('stages')
+        stages = (True,) * num_stages if stages is None else stages
         stages = check_sequence(f'plugins[{n}].stages', stages, num_stages, minimum=None)
         for i, wanted in enumerate(stages):
             if wanted:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -10,8 +9,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdla.checkpoint import load_backbone
 
-from ..arguments import check_bool, check_cfg, check_choice, check_int, check_sequence
+from ..arguments import (
+    check_bool,
+    check_cfg,
+    check_choice,
+    check_int,
+    check_sequence,
+    errors_named,
+)
 from ..layer_attention import build_layer_attention
+from ..layers import build_conv, build_norm, check_norm_cfg
 from . import options
 from .blocks import BasicBlock, Bottleneck
 from .host import default_norm_eval, default_stem_channels
@@ -148,7 +155,7 @@ class DLAResNet(BaseModule):
         self.zero_init_residual = check_bool('zero_init_residual', zero_init_residual)
         self.zero_init_attention = check_bool('zero_init_attention', zero_init_attention)
         self.conv_cfg = check_cfg('conv_cfg', conv_cfg, optional=True)
-        self.norm_cfg = check_cfg('norm_cfg', norm_cfg or dict(type='BN'))
+        self.norm_cfg = check_norm_cfg(norm_cfg)
 
         self.deep_stem = check_bool('deep_stem', deep_stem)
         check_int('base_channels', base_channels)
@@ -158,7 +165,7 @@ class DLAResNet(BaseModule):
         self._make_stem(check_int('in_channels', in_channels), stem_channels)
 
         self.avg_down = check_bool('avg_down', avg_down)
-        expansion = check_int('expansion', expansion or self.block.expansion)
+        expansion = check_int('expansion', self.block.expansion if expansion is None else expansion)
         strides = check_sequence('strides', strides, num_stages)
         dilations = check_sequence('dilations', dilations, num_stages)
         drop_path_rates = options.spread_drop_path(drop_path_rate, stage_blocks)
@@ -166,12 +173,13 @@ class DLAResNet(BaseModule):
         stage_plugins = options.check_plugins(plugins, self.block, num_stages)
         check_choice('style', style, ('pytorch', 'caffe'))
         check_bool('with_cp', with_cp)
+        check_int('base_width', base_width)
+        if width_per_group is not None:
+            base_width = check_int('width_per_group', width_per_group)
         channels = stem_channels
         for i, num_blocks in enumerate(self.stage_blocks):
             planes = base_channels * 2**i
-            width = options.block_width(
-                self.block, planes, base_channels, groups, width_per_group or base_width
-            )
+            width = options.block_width(self.block, planes, base_channels, groups, base_width)
             block_cfg = dict(mid_channels=width, dilation=dilations[i])
             if self.block is Bottleneck:
                 block_cfg.update(style=style, groups=groups, dcn=dcns[i], plugins=stage_plugins[i])
@@ -213,13 +221,13 @@ class DLAResNet(BaseModule):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def _make_plain_stem(self, in_channels, stem_channels, kernel_size, stride) -> None:
-        self.norm1_name = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)[0]
+        self.norm1_name = build_norm(self.norm_cfg, stem_channels, postfix=1)[0]
         layers = self._conv_norm_relu(in_channels, stem_channels, kernel_size, stride)
         for name, layer in zip(('conv1', self.norm1_name, 'relu'), layers, strict=True):
             self.add_module(name, layer)
 
     def _conv_norm_relu(self, in_channels, out_channels, kernel_size, stride) -> list[nn.Module]:
-        conv = build_conv_layer(
+        conv = build_conv(
             self.conv_cfg,
             in_channels,
             out_channels,
@@ -228,7 +236,7 @@ class DLAResNet(BaseModule):
             padding=kernel_size // 2,
             bias=False,
         )
-        norm = build_norm_layer(self.norm_cfg, out_channels)[1]
+        norm = build_norm(self.norm_cfg, out_channels)[1]
         return [conv, norm, nn.ReLU(inplace=True)]
 
     def _make_blocks(
@@ -264,11 +272,11 @@ class DLAResNet(BaseModule):
             layers.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
             stride = 1
         layers.append(
-            build_conv_layer(
+            build_conv(
                 self.conv_cfg, in_channels, out_channels, kernel_size=1, stride=stride, bias=False
             )
         )
-        layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
+        layers.append(build_norm(self.norm_cfg, out_channels)[1])
         return nn.Sequential(*layers)
 
     def init_weights(self) -> None:
@@ -279,7 +287,8 @@ class DLAResNet(BaseModule):
         """
         if self.is_init:
             return super().init_weights()  # warns
-        super().init_weights()
+        with errors_named('init_cfg'):
+            super().init_weights()
         self._start_attention()
         if self.pretrained_cfg is not None:
             load_backbone(self, **{k: v for k, v in self.pretrained_cfg.items() if k != 'type'})

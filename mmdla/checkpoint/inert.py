@@ -1,0 +1,220 @@
+"""Reading PyTorch files without executing anything that is in them, and noticing damage."""
+
+import collections
+import importlib
+import logging
+import os
+import pickle
+import types
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+
+from .errors import CheckpointError, some
+
+ZIP, CHUNK = b'PK\x03\x04', 1 << 20
+torch_load = torch.load  # as it is, also while ``inert_loading`` replaces it
+
+
+def load_file(path: str) -> Any:
+    """What ``torch.save`` wrote, on the CPU; objects that are no plain data become inert.
+
+    The zip files of today's PyTorch carry a checksum for every tensor, which ``torch.load`` does
+    not look at; here it is compared. Files of PyTorch before 1.6 have none.
+
+    Raises:
+        CheckpointError: The file is not there, not readable, damaged or of another kind.
+    """
+    if os.path.isdir(path):
+        raise CheckpointError(f'{path}: a folder, not a checkpoint file')
+    if not os.path.isfile(path):
+        raise CheckpointError(f'{path}: no such checkpoint file')
+    if not os.path.getsize(path):
+        raise CheckpointError(f'{path}: the file is empty')
+    try:
+        _check_kind(path)
+        module = _inert_pickle(os.path.getsize(path))
+        content = torch_load(path, map_location='cpu', weights_only=False, pickle_module=module)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f'{path}: cannot be read, damaged or not a PyTorch checkpoint '
+            f'({type(error).__name__}: {error})'
+        ) from error
+    if module.ignored:
+        names = some(sorted(module.ignored))
+        print_log(f'{path}: not restored, no plain data: {names}', 'current', logging.WARNING)
+    return content
+
+
+@contextmanager
+def inert_loading() -> Iterator[None]:
+    """Let everybody, MMEngine for one, read files as :func:`load_file` does.
+
+    ``torch.load`` is replaced meanwhile. MMEngine's own calls of it execute what a file asks for:
+    with PyTorch before 2.6 always, with later ones after a warning.
+    """
+
+    def load(f, map_location=None, *args, **kwargs) -> Any:
+        if isinstance(f, (str, os.PathLike)):
+            return _to_device(load_file(os.fspath(f)), map_location)
+        kwargs.update(weights_only=False, pickle_module=_inert_pickle())
+        return torch_load(f, map_location, **kwargs)
+
+    torch.load = load
+    try:
+        yield
+    finally:
+        torch.load = torch_load
+
+
+def _to_device(value: Any, map_location: Any) -> Any:
+    if map_location is None or callable(map_location) or isinstance(map_location, dict):
+        return value  # on the CPU, from where it is copied to where it is needed
+    if isinstance(value, torch.Tensor):
+        return value.to(map_location)
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _to_device(value[key], map_location)
+    elif isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(_to_device(v, map_location) for v in value)
+    return value
+
+
+def _check_kind(path: str) -> None:
+    with open(path, 'rb') as file:
+        start = file.read(16)
+    if len(start) > 8 and start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < 1 << 27:
+        raise CheckpointError(
+            f'{path}: a safetensors file; write it as a PyTorch checkpoint first: '
+            'torch.save(safetensors.torch.load_file(source), target)'
+        )
+    if start.startswith(ZIP):
+        # by the reader that torch.load uses, which decides as it does
+        if 'constants.pkl' in torch._C.PyTorchFileReader(path).get_all_records():
+            raise CheckpointError(f'{path}: a TorchScript program, not a checkpoint')
+        _check_sums(path)
+
+
+def _check_sums(path: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if not record.CRC:
+                continue  # written without checksums, which PyTorch allows
+            with archive.open(record) as file:
+                while file.read(CHUNK):  # raises BadZipFile at the end if the sum is another
+                    pass
+
+
+class Inert:
+    """Stands in for any object of a file that is neither tensor nor plain data."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        pass
+
+    def __call__(self, *args, **kwargs) -> 'Inert':
+        return self
+
+    def __setstate__(self, state) -> None:
+        pass
+
+    def __setitem__(self, key, value) -> None:
+        pass
+
+    def append(self, item) -> None:
+        pass
+
+    def extend(self, items) -> None:
+        pass
+
+    def add(self, item) -> None:
+        pass
+
+
+PLAIN = (set, frozenset, complex, range, slice)
+_SAFE = {
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('collections', 'Counter'): collections.Counter,  # milestones of schedules
+    ('collections', 'deque'): collections.deque,
+    ('collections', 'defaultdict'): lambda *args: collections.defaultdict(None),
+    **{(home, kind.__name__): kind for home in ('builtins', '__builtin__') for kind in PLAIN},
+    ('torch', 'Size'): torch.Size,
+    ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+    ('torch._utils', '_rebuild_parameter'): torch._utils._rebuild_parameter,
+    ('mmengine.logging.history_buffer', 'HistoryBuffer'): HistoryBuffer,
+}
+# what MMEngine's message hub is made of, which a resumed run needs
+STATISTICS = ('min', 'max', 'current', 'mean')
+_SAFE_BY_NAME = {
+    ('numpy', 'dtype'),
+    ('numpy', 'ndarray'),
+    *(
+        (f'numpy.{core}.multiarray', name)
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    ),
+    ('_codecs', 'encode'),
+}
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    """``getattr`` for the only case that files of MMEngine have: ``HistoryBuffer.mean``."""
+    return getattr(HistoryBuffer, name) if owner is HistoryBuffer and name in STATISTICS else Inert
+
+
+class _InertUnpickler(pickle.Unpickler):
+    largest: int | None = None  # numbers of a tensor; damage may ask for terabytes
+    ignored: set[str]  # what was made inert
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == 'getattr':
+            return _statistic
+        if (module, name) in _SAFE:
+            return _SAFE[module, name]
+        if (module, name) in _SAFE_BY_NAME:
+            return _import(module, name)
+        if module == 'torch' and name.endswith('Storage') and name.isidentifier():
+            return getattr(torch, name)
+        self.ignored.add(f'{module}.{name}')
+        return Inert
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == 'persistent_load':  # what torch.load makes tensors with
+            value = self._limited(value)
+        super().__setattr__(name, value)
+
+    def _limited(self, load: Callable) -> Callable:
+        def load_tensor(saved_id: Any) -> Any:
+            numbers = [n for n in saved_id if isinstance(n, int)]
+            if self.largest is not None and numbers and max(numbers) > self.largest:
+                raise pickle.UnpicklingError(f'{max(numbers)} numbers cannot be in such a file')
+            return load(saved_id)
+
+        return load_tensor
+
+
+def _import(module: str, name: str) -> Any:
+    if module.startswith('numpy.'):  # which was renamed in NumPy 2
+        import numpy
+
+        return getattr((getattr(numpy, '_core', None) or numpy.core).multiarray, name)
+    return getattr(importlib.import_module(module), name)
+
+
+def _inert_pickle(largest: int | None = None) -> types.SimpleNamespace:
+    """What ``torch.load`` needs of a pickle module."""
+    ignored: set[str] = set()
+    unpickler = type('InertUnpickler', (_InertUnpickler,), dict(largest=largest, ignored=ignored))
+    return types.SimpleNamespace(
+        ignored=ignored,
+        Unpickler=unpickler,
+        load=lambda file, **kwargs: unpickler(file, **kwargs).load(),
+        UnpicklingError=pickle.UnpicklingError,
+        __name__='mmdla.checkpoint.inert',
+    )
