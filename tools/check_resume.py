@@ -26,8 +26,8 @@ from mmdla.utils.command_line import positive, run
 from mmdla.utils.errors import InputError
 
 TRAIN = Path(__file__).with_name('train.py')
-# when a process is killed: while it starts, in an epoch or a validation, while it writes
-MOMENTS = ('start', 'epoch', 'writing')
+# when a process is killed: while it writes, in an epoch or a validation, while it starts
+MOMENTS = ('writing', 'epoch', 'start')
 NOT_COMPARED = ('meta', 'message_hub')  # times and dates
 
 

@@ -24,6 +24,7 @@ from mmdla.utils.config import (
 from mmdla.utils.data import check_data
 from mmdla.utils.data_errors import explain_data_errors
 from mmdla.utils.errors import InputError
+from mmdla.utils.files import explain_full_disk
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_classification_defaults(cfg, LOADERS)
 
     check_data(cfg, LOADERS)
-    with explain_data_errors(cfg, LOADERS):
+    with explain_data_errors(cfg, LOADERS), explain_full_disk(cfg.work_dir):
         build_runner(cfg).train()
 
 

@@ -13,8 +13,7 @@ from mmengine.runner import Runner
 
 from mmdla.checkpoint.resume import SCHEME
 from mmdla.checkpoint.whole import newest_whole
-from mmdla.utils.errors import TrainingError
-from mmdla.utils.files import part_of, written_whole
+from mmdla.utils.files import explain_full_disk, part_of, written_whole
 
 BACKEND = 'atomic_local'
 
@@ -71,7 +70,7 @@ class AtomicCheckpointHook(CheckpointHook):
     - A checkpoint appears under its name only when all of it is on the disk, and the oldest one
       (``max_keep_ckpts``, ``save_best``) is removed only after that: there has to be room for one
       more.
-    - A checkpoint that cannot be written ends the training with a message; the earlier ones stay.
+    - A full disk ends the training with a message; the earlier checkpoints stay.
     - Resuming takes the newest checkpoint that is whole (:func:`~mmdla.checkpoint.newest_whole`)
       instead of the one that ``last_checkpoint`` names, and reads it without executing anything
       that is in it. What a killed run left half-written is removed.
@@ -83,7 +82,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Raises:
         CheckpointError: When training starts, if it is to be resumed and no checkpoint is whole.
-        TrainingError: A checkpoint cannot be written.
+        TrainingError: The disk is full.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -119,27 +118,20 @@ class AtomicCheckpointHook(CheckpointHook):
                 part.unlink(missing_ok=True)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        with self._keeping_the_last(runner):
+        with self._keeping_the_last():
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        with self._keeping_the_last(runner):
+        with self._keeping_the_last():
             super()._save_best_checkpoint(runner, metrics)
 
     @contextmanager
-    def _keeping_the_last(self, runner: Runner) -> Iterator[None]:
+    def _keeping_the_last(self) -> Iterator[None]:
         if not self.atomic:
             yield
             return
-        try:
-            with self.file_backend.removing_later():
-                yield
-        except OSError as error:
-            raise TrainingError(
-                f'a checkpoint could not be written to {self.out_dir} '
-                f'({error.strerror or error}). The earlier ones are whole: make room and go on '
-                'from the last one with --resume (resume=True in the config)'
-            ) from error
+        with explain_full_disk(self.out_dir), self.file_backend.removing_later():
+            yield
 
 
 def checkpoint_folder(work_dir: str, out_dir: str | None = None) -> Path:

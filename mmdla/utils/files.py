@@ -1,9 +1,14 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import TrainingError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the limit of a file
 
 
 @contextmanager
@@ -41,3 +46,25 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def explain_full_disk(folder: str | os.PathLike) -> Iterator[None]:
+    """Turn the error of a full disk while training into one that says how to go on.
+
+    Args:
+        folder (str): The work folder.
+
+    Raises:
+        TrainingError: The disk is full. Other errors pass unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise TrainingError(
+            f'{error.filename or folder} could not be written ({error.strerror}). The checkpoints '
+            f'of before in {folder} are whole: make room and go on from the last one with --resume '
+            '(resume=True in the config)'
+        ) from error
