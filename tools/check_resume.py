@@ -178,19 +178,26 @@ def state(checkpoint: dict) -> dict:
     return {k: v for k, v in checkpoint.items() if k not in NOT_COMPARED} | {'progress': progress}
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage='%(prog)s [options] CONFIG [-- options of tools/train.py]',
     )
     parser.add_argument('config', help='config that trains by epochs; best with many short ones')
     parser.add_argument('--kills', type=positive, default=20, help='default: 20')
     parser.add_argument('--seed', type=int, default=0, help='of the moments; default: 0')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/check_resume'))
-    parser.add_argument('options', nargs='*', help='for tools/train.py, after a --')
-    return parser.parse_args(argv)
+    own, others = list(argv), []
+    if '--' in own:
+        others = own[own.index('--') + 1 :]
+        own = own[: own.index('--')]
+    args = parser.parse_args(own)
+    args.options = others
+    return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     args = parse_args(argv)
     rng = random.Random(args.seed)
     if args.work_dir.exists() and any(args.work_dir.iterdir()):
