@@ -98,9 +98,7 @@ class AtomicCheckpointHook(CheckpointHook):
         path = runner._load_from
         if path is None:
             folder = checkpoint_folder(runner.work_dir, self.out_dir)
-            path = newest_whole(
-                runner.work_dir, folder, self.filename_tmpl, runner.logger.warning
-            )
+            path = newest_whole(runner.work_dir, folder, self.filename_tmpl, runner.logger.warning)
         if path is not None and '://' not in str(path) and not os.path.isdir(path):
             runner._load_from = f'{SCHEME}{path}'
 

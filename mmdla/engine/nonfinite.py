@@ -1,6 +1,7 @@
 """Where in a model the first NaN or infinite value arises."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -72,7 +73,8 @@ def find_in_backward(model: nn.Module, call: Call, context: AbstractContextManag
     """Repeat a step whose loss was finite, but not its gradients; say which operation failed."""
     params = [p for p in model.parameters() if p.requires_grad]
     try:
-        with torch.autograd.set_detect_anomaly(True):
+        with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
+            warnings.simplefilter('ignore')  # PyTorch prints where the forward pass was
             with context:
                 losses = call.repeat(model)
             total = sum(t.mean() for n, t in named_tensors(losses, 'losses') if 'loss' in n[6:])
@@ -147,7 +149,7 @@ def _picture(kwargs: dict, name: str) -> str:
 
 def format_value(value: Any) -> str:
     """A loss as it is logged."""
-    number = float(value)
+    number = float(torch.as_tensor(value).detach())
     return f'{number:.4g}' if math.isfinite(number) else str(number)
 
 

@@ -18,7 +18,8 @@ EPOCH_SEED = 'mmdla.engine.EpochSeedHook'
 def use_atomic_checkpoints(cfg: Config) -> None:
     """Let :class:`~mmdla.engine.AtomicCheckpointHook` stand in for MMEngine's, if that is used."""
     hooks = _default_hooks(cfg)
-    hook = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    hook = hooks['checkpoint']
     if hook is not None and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
         hook['type'] = ATOMIC
 
@@ -46,7 +47,8 @@ def use_exact_resume(cfg: Config) -> None:
             '--exact-resume needs checkpoints at the end of epochs, '
             'got default_hooks.checkpoint.by_epoch=False'
         )
-    randomness = cfg.setdefault('randomness', dict(seed=None))
+    cfg.setdefault('randomness', dict(seed=None))
+    randomness = cfg.randomness
     if randomness.get('seed') is None:
         randomness['seed'] = 0
     randomness['deterministic'] = True

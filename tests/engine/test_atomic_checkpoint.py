@@ -181,7 +181,8 @@ def test_interrupted_is_as_uninterrupted(tmp_path):
         runner.train()
     assert epochs_run(toy_runner(tmp_path / 'stopped', hooks=ema, resume=True)) == [2, 3]
     first, second = (
-        load_from_weights_only(str(tmp_path / name / 'epoch_3.pth')) for name in ('whole', 'stopped')
+        load_from_weights_only(str(tmp_path / name / 'epoch_3.pth'))
+        for name in ('whole', 'stopped')
     )
     for part in ('state_dict', 'ema_state_dict'):
         assert len(first[part]) > 6
