@@ -50,6 +50,7 @@ def toy_runner(work_dir, checkpoint=(), hooks=(), model=None, epochs=3, **kwargs
         hooks (list[dict]): Custom hooks.
     """
     torch.manual_seed(1)  # of the weights
+    checkpoint = {'type': 'AtomicCheckpointHook', 'interval': 1, **dict(checkpoint)}
     arguments = dict(
         model=model or ToyModel(),
         work_dir=str(work_dir),
@@ -63,7 +64,7 @@ def toy_runner(work_dir, checkpoint=(), hooks=(), model=None, epochs=3, **kwargs
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         param_scheduler=dict(type='MultiStepLR', milestones=[1, 2]),
         default_hooks=dict(
-            checkpoint=dict({'type': 'AtomicCheckpointHook', 'interval': 1, **dict(checkpoint)}),
+            checkpoint=checkpoint,
             epoch_seed=dict(type='EpochSeedHook'),
         ),
         custom_hooks=list(hooks),
