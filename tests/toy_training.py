@@ -69,8 +69,9 @@ def toy_runner(work_dir, checkpoint=(), hooks=(), model=None, epochs=3, **kwargs
         ),
         custom_hooks=list(hooks),
         randomness=dict(seed=1),
+        cfg=Config(dict(randomness=dict(seed=1))),
         experiment_name=f'toy_{next(NUMBERS)}',
         log_level='WARNING',
         default_scope='mmengine',
     )
-    return Runner(**dict(arguments, **kwargs), cfg=Config(dict(randomness=dict(seed=1))))
+    return Runner(**dict(arguments, **kwargs))

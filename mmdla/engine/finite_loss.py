@@ -121,7 +121,8 @@ class FiniteLossHook(Hook):
         return decorate
 
     def _about_loss(self, runner: Runner, model: nn.Module, parts: dict) -> str:
-        broken = {n: v for n, v in parts.items() if not torch.isfinite(torch.as_tensor(v)).all()}
+        losses = {name: value for name, value in parts.items() if 'loss' in name}
+        broken = {n: v for n, v in losses.items() if not torch.isfinite(torch.as_tensor(v)).all()}
         if len(broken) > 1:
             broken.pop('loss', None)  # the sum
         names = ', '.join(f'{name}: {format_value(value)}' for name, value in broken.items())
