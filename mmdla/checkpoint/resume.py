@@ -1,5 +1,6 @@
 """Loading the whole state of a training run without executing anything that is in the file."""
 
+import codecs
 import inspect
 import os
 from collections.abc import Callable, Iterator
@@ -69,7 +70,8 @@ def _allowed(*extra: Callable) -> Iterator[None]:
 def _numpy_globals() -> list[Callable]:
     array = np.zeros(1)
     dtypes = [type(np.dtype(kind)) for kind in (bool, 'i4', 'i8', 'u1', 'f4', 'f8', 'U1')]
-    return [np.ndarray, np.dtype, array.__reduce__()[0], np.float64(0).__reduce__()[0], *dtypes]
+    functions = [array.__reduce__()[0], np.float64(0).__reduce__()[0], codecs.encode]  # of bytes
+    return [np.ndarray, np.dtype, *functions, *dtypes]
 
 
 def _log_globals() -> list[Callable]:
