@@ -107,7 +107,9 @@ def stamps(folder: Path) -> dict[str, int]:
     return found
 
 
-def kill_at(training: Training, moment: str, rng: random.Random, seconds: float) -> bool:
+def kill_at(
+    training: Training, moment: str, rng: random.Random, seconds: float, of_an_epoch: float
+) -> bool:
     """Kill the process at a random time of such a moment; whether it still ran then.
 
     Args:
@@ -115,6 +117,7 @@ def kill_at(training: Training, moment: str, rng: random.Random, seconds: float)
         moment (str): One of ``MOMENTS``.
         rng (random.Random): Chooses the time.
         seconds (float): Of a start, until the first checkpoint is written.
+        of_an_epoch (float): Seconds from one checkpoint to the next.
     """
     before = stamps(training.folder)
     old_parts = {path.name: path.stat().st_mtime_ns for path in training.parts()}
@@ -124,10 +127,12 @@ def kill_at(training: Training, moment: str, rng: random.Random, seconds: float)
 
     if moment == 'start':
         end = time.monotonic() + rng.uniform(0, seconds)
-        alive = training.wait_for(lambda: time.monotonic() > end)
+        alive = training.wait_for(
+            lambda: time.monotonic() > end or stamps(training.folder) != before
+        )
     elif moment == 'epoch':
         alive = training.wait_for(lambda: stamps(training.folder) != before)
-        end = time.monotonic() + rng.uniform(0, 0.2 * seconds)
+        end = time.monotonic() + rng.uniform(0, 1.5 * of_an_epoch)
         alive = alive and training.wait_for(lambda: time.monotonic() > end)
     else:
         if old_parts:  # the next start removes it
@@ -210,6 +215,8 @@ def main(argv: Sequence[str]) -> None:
     whole.wait_for(lambda: bool(stamps(whole.folder)))
     seconds = time.monotonic() - begin
     whole.finish()
+    epochs = whole.result()['meta']['epoch']
+    of_an_epoch = (time.monotonic() - begin - seconds) / max(1, epochs - 1)
     print(f'uninterrupted: {time.monotonic() - begin:.0f} s, first checkpoint at {seconds:.1f} s')
 
     killed = Training(command, args.work_dir / 'killed')
@@ -218,7 +225,7 @@ def main(argv: Sequence[str]) -> None:
     torn = 0
     for number, moment in enumerate(moments, 1):
         killed.start()
-        if not kill_at(killed, moment, rng, seconds):
+        if not kill_at(killed, moment, rng, seconds, of_an_epoch):
             killed.finish()
             raise InputError(
                 f'the training ended before kill {number} of {args.kills}: give it more epochs '
