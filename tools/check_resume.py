@@ -100,6 +100,8 @@ def stamps(folder: Path) -> dict[str, int]:
     """Checkpoints by name, and when they were written."""
     found = {}
     for path in folder.glob('epoch_*.pth'):
+        if path.suffixes[0] == '.part':
+            continue
         try:
             found[path.name] = path.stat().st_mtime_ns
         except FileNotFoundError:  # renamed or removed meanwhile
