@@ -10,13 +10,15 @@ from .version import __version__
 check_dependencies()
 
 from .deploy import fold_for_inference  # noqa: E402 - after the check, which says what to install
-from .engine import EpochSeedHook  # noqa: E402
+from .engine import AtomicCheckpointHook, EpochSeedHook, FiniteLossHook  # noqa: E402
 from .inspection import LayerAttentionHook, record  # noqa: E402
 from .models import *  # noqa: E402, F403
 from .models import __all__ as _models  # noqa: E402
 
 __all__ = [
+    'AtomicCheckpointHook',
     'EpochSeedHook',
+    'FiniteLossHook',
     'LayerAttentionHook',
     '__version__',
     'fold_for_inference',

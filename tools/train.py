@@ -8,6 +8,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmdla.checkpoint.inert import inert_loading
+from mmdla.engine.options import (
+    resume_from,
+    use_atomic_checkpoints,
+    use_exact_resume,
+    use_finite_loss,
+)
 from mmdla.utils.check_data import check_annotations
 from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
 from mmdla.utils.config import (
@@ -20,6 +26,7 @@ from mmdla.utils.config import (
 from mmdla.utils.data import check_data
 from mmdla.utils.data_errors import explain_data_errors
 from mmdla.utils.errors import InputError
+from mmdla.utils.files import explain_full_disk
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 
@@ -32,7 +39,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a value from the latest one in the work folder',
+        help='go on from this checkpoint; without a value from the newest one in the work folder '
+        'that is whole, or from the beginning if there is none',
+    )
+    parser.add_argument(
+        '--exact-resume',
+        action='store_true',
+        help='let a run that is interrupted and resumed end in the same weights, bit for bit, as '
+        'one that is not: deterministic algorithms, random numbers seeded in every epoch, from '
+        'randomness.seed or 0; to be given to every start of the run (docs/resume.md)',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
@@ -62,6 +77,10 @@ def use_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def tell(sentence: str) -> None:
+    print(f'--resume: {sentence}', file=sys.stderr, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args)
@@ -69,18 +88,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         use_auto_scale_lr(cfg)
+    use_atomic_checkpoints(cfg)
+    use_finite_loss(cfg)
+    if args.exact_resume:
+        use_exact_resume(cfg)
+    if args.resume not in (None, 'auto'):
+        check_checkpoint('--resume', args.resume)
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        resume_from(cfg, args.resume, tell if is_first_on_machine(argv) else lambda _: None)
     if cfg.get('load_from'):
-        check_checkpoint('--resume' if args.resume else 'load_from', cfg.load_from)
+        check_checkpoint('load_from', cfg.load_from)
     set_classification_defaults(cfg, LOADERS)
 
     check_data(cfg, LOADERS)
     check_work_dir(cfg.work_dir)
     if is_first_on_machine(sys.argv[1:] if argv is None else argv):
         check_annotations(cfg, LOADERS)
-    with explain_data_errors(cfg, LOADERS), inert_loading():
+    with explain_data_errors(cfg, LOADERS), explain_full_disk(cfg.work_dir), inert_loading():
         build_runner(cfg).train()
 
 

@@ -5,6 +5,8 @@ from .load import LoadReport, load_backbone
 from .read import read_checkpoint, read_state_dict
 from .recognise import Release, convert_checkpoint
 from .released import convert_released
+from .resume import load_from_weights_only
+from .whole import find_damage, newest_whole
 
 __all__ = [
     'CheckpointError',
@@ -12,7 +14,10 @@ __all__ = [
     'Release',
     'convert_checkpoint',
     'convert_released',
+    'find_damage',
     'load_backbone',
+    'load_from_weights_only',
+    'newest_whole',
     'read_checkpoint',
     'read_state_dict',
 ]

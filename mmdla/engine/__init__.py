@@ -1,6 +1,13 @@
 """Parts of training."""
 
+from .atomic_checkpoint import AtomicCheckpointHook
 from .distributed import CPUDistributedDataParallel
 from .epoch_seed import EpochSeedHook
+from .finite_loss import FiniteLossHook
 
-__all__ = ['CPUDistributedDataParallel', 'EpochSeedHook']
+__all__ = [
+    'AtomicCheckpointHook',
+    'CPUDistributedDataParallel',
+    'EpochSeedHook',
+    'FiniteLossHook',
+]

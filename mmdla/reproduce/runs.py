@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 from mmengine.config import Config
 
+from mmdla.checkpoint import find_damage
 from mmdla.utils.errors import InputError
 
 from .launch import Plan, command
@@ -86,7 +86,7 @@ class Run:
         """
         for epoch in range(self.config().train_cfg.max_epochs - 1, 0, -1):
             path = self.folder / CHECKPOINT.format(epoch)
-            if path.is_file() and zipfile.is_zipfile(path):  # its directory is written last
+            if find_damage(path) is None:
                 return path
         return None
 

@@ -6,3 +6,7 @@ class InputError(Exception):
 
     The tools print its message without a traceback and exit with code 2.
     """
+
+
+class TrainingError(InputError):
+    """A training that was going on cannot go on: a loss is NaN, the disk is full."""

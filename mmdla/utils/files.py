@@ -1,21 +1,70 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import TrainingError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the limit of a file
+
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, durable: bool = False) -> Iterator[Path]:
     """Gives the path to write to; what is there at the end becomes ``target``.
 
     The path has the suffix of ``target``, which tells some writers the format. After an error
     nothing is left of it, and an earlier ``target`` is as it was.
+
+    Args:
+        target (Path): The file.
+        durable (bool): Wait until the content is on the disk, so that ``target`` is whole after a
+            crash of the machine too. Default: False.
     """
-    part = target.with_name(f'{target.stem}.part{target.suffix}')
+    part = part_of(target)
     try:
         yield part
+        if durable:
+            _sync(part)
         os.replace(part, target)
+        if durable:
+            _sync(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(target: Path) -> Path:
+    """The name under which a file is written; a process that is killed leaves it behind."""
+    return target.with_name(f'{target.stem}.part{target.suffix}')
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explain_full_disk(folder: str | os.PathLike) -> Iterator[None]:
+    """Turn the error of a full disk while training into one that says how to go on.
+
+    Args:
+        folder (str): The work folder.
+
+    Raises:
+        TrainingError: The disk is full. Other errors pass unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise TrainingError(
+            f'{error.filename or folder} could not be written ({error.strerror}). The checkpoints '
+            f'of before in {folder} are whole: make room and go on from the last one with --resume '
+            '(resume=True in the config)'
+        ) from error
