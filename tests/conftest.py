@@ -1,4 +1,9 @@
+import atexit
 import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +18,17 @@ from fixtures import (  # noqa: F401
 )
 from mmengine.registry import DefaultScope
 
+GUARD = str(Path(__file__).parent / 'no_network')
+sys.path.insert(0, GUARD)
+if GUARD not in os.environ.get('PYTHONPATH', ''):
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [GUARD, os.environ.get('PYTHONPATH')]))
+
+import network_guard  # noqa: E402
+
+network_guard.forbid()
+NETWORK_RECORD = Path(tempfile.mkdtemp(prefix='mmdla-tests-'), 'network')
+os.environ[network_guard.RECORD] = str(NETWORK_RECORD)
+atexit.register(shutil.rmtree, NETWORK_RECORD.parent, ignore_errors=True)
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each, subprocesses included
@@ -26,3 +42,12 @@ else:
 def no_default_scope():
     """Runners leave their default scope behind, which our defaults follow."""
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_network():
+    """A test fails that tried to use the network, also in a process that it started."""
+    yield
+    tried = NETWORK_RECORD.read_text() if NETWORK_RECORD.exists() else ''
+    NETWORK_RECORD.unlink(missing_ok=True)
+    assert not tried, f'the test, or a process that it started, tried to use the network:\n{tried}'
