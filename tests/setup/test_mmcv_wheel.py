@@ -52,7 +52,7 @@ def python_whose_pip(folder, script):
     python = folder / 'python'
     python.write_text(
         f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n'
-        f'while [ "$1" != -w ]; do shift; done; dir=$2\n{script}\n'
+        f'echo "$@" > {folder}/arguments; while [ "$1" != -w ]; do shift; done; dir=$2\n{script}\n'
     )
     python.chmod(0o755)
     return python
@@ -104,6 +104,9 @@ def test_wheel_is_accepted_when_it_is_built_and_works(cache, tmp_path):
     python = python_whose_pip(tmp_path, f'cp {good} "$dir"; echo built')
     assert mmcv_wheel.get(STACK, python) == cache / WHEEL
     assert mmcv_wheel.is_whole(cache / WHEEL)
+    arguments = (tmp_path / 'arguments').read_text()
+    assert f'--require-hashes -r {STACK.lock("mmcv")}' in arguments
+    assert '--no-cache-dir' in arguments and '--no-build-isolation' in arguments
     assert not list(cache.glob('build-*'))
 
 

@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_mmcv_wheel import ROOT
+from packaging.requirements import Requirement
+from test_mmcv_wheel import ROOT, stacks
 
 import mmdla
 from mmdla import _dependencies
@@ -87,11 +88,13 @@ def test_this_install_has_mim_files():
     assert all(path.exists() for path in folder.iterdir()), 'dangling link'
 
 
-def test_extra_names_the_stack_that_is_set_up():
-    extra = re.search(r"'onedl': \[(.*?)\]", (ROOT / 'setup.py').read_text(), re.S)[1]
-    pins = '\n'.join(path.read_text() for path in (ROOT / 'requirements').glob('*.txt'))
-    for requirement in re.findall(r"'(.*?)'", extra):
-        assert re.search(rf'^{re.escape(requirement)}$', pins, re.M), requirement
+@pytest.mark.parametrize('stack', stacks.STACKS.values(), ids=stacks.STACKS)
+def test_extra_names_the_stack_that_is_set_up(stack):
+    extra = re.search(rf"'{stack.name}': \[(.*?)\]", (ROOT / 'setup.py').read_text(), re.S)[1]
+    pins = ''.join(stack.lock(part).read_text() for part in ('', 'mm', 'mmcv'))
+    for requirement in map(Requirement, re.findall(r"'(.*?)'", extra)):
+        pinned = re.search(rf'^{requirement.name}==([^\s;]+)', pins, re.M)
+        assert pinned and pinned[1] in requirement.specifier, requirement
 
 
 @pytest.mark.parametrize('missing', ['mmcv', 'mmengine'])
