@@ -84,7 +84,7 @@ def test_a_test_that_swallows_the_error_fails_all_the_same(tmp_path):
     )
     assert process.returncode == 1, process.stdout
     assert 'tried to use the network' in process.stdout
-    assert f'socket.connect {NOWHERE}' in process.stdout
+    assert f' {NOWHERE}' in process.stdout
 
 
 def test_this_machine_is_not_the_network(record):

@@ -17,7 +17,7 @@ from mmdla import _dependencies
 
 PACKAGE = (
     'mmdla', 'configs', 'tools', 'model-index.yml',
-    'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md',
+    'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'CHANGELOG.md', 'SECURITY.md',
 )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def test_wheel_has_mim_files_and_requires_nothing(source, tmp_path):
     assert index | {'mmdla/.mim/tools/dist_train.sh'} <= set(names)
     requires = [line for line in text.splitlines() if line.startswith('Requires-Dist')]
     assert requires and all('extra ==' in line for line in requires)
+    assert f'Version: {mmdla.__version__}' in text.splitlines()
     assert {'Provides-Extra: onedl', 'Provides-Extra: openmmlab'} <= set(text.splitlines())
 
 
@@ -63,6 +64,7 @@ def test_sdist_has_what_the_wheel_is_made_of(source, tmp_path):
     with tarfile.open(sdist) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
     assert {'configs/faster_rcnn_dla_r50.py', 'tools/dist_train.sh', 'setup.py'} <= names
+    assert {'CHANGELOG.md', 'SECURITY.md', 'mmdla/ops/csrc/bindings.cpp'} <= names
     assert not any(name.startswith('mmdla/.mim') for name in names)
 
 

@@ -174,3 +174,26 @@ def test_digits_are_split_by_class(demo, tmp_path):
     (tmp_path / 'out/val/3').joinpath(files[0].name).unlink(missing_ok=True)
     next((tmp_path / 'out/train/0').iterdir()).unlink()
     assert not digits.is_intact(tmp_path / 'out')
+
+
+def test_pictures_show_what_was_found(demo, photo, tmp_path):
+    coco, pictures = demo('coco'), demo('pictures')
+    written = coco.convert([coco.read(photo)], tmp_path / 'data')['val']
+    image = written['images'][0]
+    found = [
+        dict(image_id=image['id'], bbox=[20, 30, 40, 50], score=0.9, category_id=1),
+        dict(image_id=image['id'], bbox=[90, 90, 40, 50], score=0.4, category_id=1),
+    ]
+
+    def draw(name, boxes):
+        predictions = tmp_path / f'{name}.bbox.json'
+        predictions.write_text(json.dumps(boxes))
+        sheet, *tiles = pictures.draw(tmp_path / 'data', predictions, tmp_path / name)
+        assert len(tiles) == len(written['images'])
+        assert cv2.imread(str(sheet)) is not None
+        return {tile.name: cv2.imread(str(tile)) for tile in tiles}
+
+    nothing, unsure, both = draw('nothing', []), draw('unsure', found[1:]), draw('both', found)
+    changed = {name for name in both if not np.array_equal(both[name], nothing[name])}
+    assert changed == {image['file_name']}
+    assert all(np.array_equal(unsure[name], nothing[name]) for name in nothing)
