@@ -7,6 +7,7 @@ import torch
 
 from mmdla import DLAResNet, DLAResNet_CIFAR, fold_for_inference
 from mmdla.models.layer_attention import known_types
+from mmdla.models.layer_attention.heads import Heads
 
 BUILDERS = {
     'r18': lambda **kw: DLAResNet(18, **kw),
@@ -125,3 +126,13 @@ def test_folded_for_inference(network, kind):
     assert set(model.state_dict()) == names, 'the model itself is left as it was'
     norms = [n for n, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all('attention' in name for name in norms)
+
+
+@pytest.mark.parametrize('kind', ['DLALight', 'DLABase', 'MRLALight', 'MRLABase'])
+def test_heads_have_32_channels_unless_told(kind):
+    def widths(**options):
+        model = DLAResNet(18, layer_attention=dict(type=kind, **options))
+        return {m.head_channels for m in model.modules() if isinstance(m, Heads)}
+
+    assert widths() == {32}
+    assert widths(head_channels=16) == {16}

@@ -65,6 +65,15 @@ def test_key_names_torch_and_python(cache, monkeypatch):
     assert mmcv_wheel.folder(STACK, sys.version_info).name == f'{key}-cuda'
 
 
+def test_wheels_lie_in_the_home_folder_unless_moved(tmp_path, monkeypatch):
+    monkeypatch.delenv('MMDLA_CACHE', raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    wheels = mmcv_wheel.folder(STACK, sys.version_info).parent
+    assert wheels == tmp_path / '.cache' / 'mmdla' / 'wheels'
+    monkeypatch.setenv('MMDLA_CACHE', str(tmp_path / 'elsewhere'))
+    assert mmcv_wheel.folder(STACK, sys.version_info).parent == tmp_path / 'elsewhere' / 'wheels'
+
+
 def test_each_family_has_its_own_wheel(cache):
     other = stacks.OPENMMLAB
     folder = mmcv_wheel.folder(other, sys.version_info)

@@ -99,6 +99,22 @@ def test_extra_names_the_stack_that_is_set_up(stack):
         assert pinned and pinned[1] in requirement.specifier, requirement
 
 
+@pytest.mark.parametrize(
+    ('stack', 'packages'),
+    [
+        (stacks.ONEDL, ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain')),
+        (stacks.OPENMMLAB, ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')),
+    ],
+    ids=stacks.STACKS,
+)
+def test_readme_names_the_versions_of_the_locks(stack, packages):
+    parts = ('mm', 'mmcv', 'mm', 'mm')
+    versions = [stack.pin(name, part) for name, part in zip(packages, parts, strict=True)]
+    cells = r'\|'.join((f' {stack.pin("torch")} ', f' (onedl- )?{re.escape(", ".join(versions))} '))
+    section = (ROOT / 'README.md').read_text().partition('## Versions')[2]
+    assert re.search(rf'^\| 3\.11 \|{cells}\|', section, re.M), cells
+
+
 @pytest.mark.parametrize('missing', ['mmcv', 'mmengine'])
 def test_message_without_openmmlab(monkeypatch, missing):
     monkeypatch.setattr(_dependencies, 'find_spec', lambda name: None if name == missing else name)
