@@ -50,8 +50,8 @@ class Tap:
 
     @torch.no_grad()
     def add_step(self, dsu: DSU, args: tuple, out: tuple[Tensor, Tensor]) -> None:
-        y, *state = args
-        h, c = state[0] if state and state[0] is not None else [torch.zeros_like(y)] * 2
+        y, state = args[0], args[1] if len(args) > 1 else None
+        h, c = [torch.zeros_like(y)] * 2 if state is None else state[:2]
         i, f, g, *o = dsu.gates(y, h, c).split(dsu.channels, dim=-1)  # 3 or 4 x (..., C)
         step = dict(input_gate=i.sigmoid(), forget_gate=f.sigmoid(), candidate=g.tanh())
         if o:

@@ -1,13 +1,13 @@
 """The Dynamic Sharing Unit of DLA: the recurrent unit that the blocks of a stage share."""
 
-import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .arguments import check_bool, check_choice, check_int
 
-State = tuple[Tensor, Tensor]
+State = tuple[Tensor, ...]  # (h, c), and what they give to the gates if it is known
 
 
 @MODELS.register_module()
@@ -76,13 +76,19 @@ class DSU(BaseModule):
         else:
             self.from_cy = _squeeze(2 * channels, squeezed, gates)
 
-    def forward(self, y: Tensor, state: State | None = None) -> State:
+    def forward(
+        self,
+        y: Tensor,
+        state: State | None = None,
+        of_input: Tensor | None = None,
+    ) -> State:
         """One step.
 
         Args:
             y (Tensor): Descriptors, shape (..., C).
-            state (tuple[Tensor, Tensor], optional): ``(h, c)``, each of a shape that broadcasts
-                with ``y``. Default: the zero state.
+            state (tuple[Tensor, ...], optional): ``(h, c)``, each of a shape that broadcasts
+                with ``y``, and ``self.of_context(h, c)`` if it is known. Default: the zero state.
+            of_input (Tensor, optional): ``self.of_input(y)``, if it is known.
 
         Returns:
             tuple[Tensor, Tensor]: The next ``(h, c)``, each of shape (..., C).
@@ -90,10 +96,12 @@ class DSU(BaseModule):
         if y.shape[-1] != self.channels:
             raise ValueError(f'y must have {self.channels} channels last, got {tuple(y.shape)}')
         if state is None:
-            zero = torch.zeros_like(y)
+            zero = y.new_zeros(self.channels)
             state = (zero, zero)
-        h, c = state
-        gates = self.gates(y, h, c)  # (..., 3C or 4C)
+        h, c, *known = state
+        of_context = known[0] if known else self.of_context(h, c)
+        of_input = self.of_input(y) if of_input is None else of_input
+        gates = self.combine(of_input, of_context)  # (..., 3C or 4C)
         i, f, g = (self._gate(gates, n) for n in range(3))  # 3 x (..., C)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()  # (..., C)
         h = c.sigmoid()  # (..., C)
@@ -105,12 +113,27 @@ class DSU(BaseModule):
         # not by split, whose sizes ONNX export by TorchScript infers wrongly
         return gates[..., n * self.channels : (n + 1) * self.channels]
 
-    def gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        """``[i f g]``, and ``o`` with an output gate, before their sigmoids and tanh: (..., 3C)."""
+    def of_input(self, y: Tensor) -> Tensor:
+        """What a descriptor (..., C) gives to the gates; of many descriptors in one go."""
         if self.form == 'released':
-            return self.from_y(y) + self.from_h(h)  # (..., 3C or 4C)
-        context = c.sigmoid().expand_as(y)
-        return self.from_cy(torch.cat((context, y), dim=-1))  # (..., 3C or 4C)
+            return self.from_y(y)  # (..., 3C or 4C)
+        squeeze = self.from_cy[0]
+        return F.linear(y, squeeze.weight[:, self.channels :], squeeze.bias)  # (..., C // r)
+
+    def of_context(self, h: Tensor, c: Tensor) -> Tensor:
+        """What a state gives to the gates of every step that starts from it."""
+        if self.form == 'released':
+            return self.from_h(h)  # (..., 3C or 4C)
+        return F.linear(c.sigmoid(), self.from_cy[0].weight[:, : self.channels])  # (..., C // r)
+
+    def combine(self, of_input: Tensor, of_context: Tensor) -> Tensor:
+        """``[i f g]``, and ``o`` with an output gate, before their sigmoids and tanh: (..., 3C)."""
+        total = of_input + of_context
+        return total if self.form == 'released' else self.from_cy[1:](total)
+
+    def gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        """The same from input and state."""
+        return self.combine(self.of_input(y), self.of_context(h, c))
 
 
 def check_context(context: str) -> str:
@@ -118,10 +141,9 @@ def check_context(context: str) -> str:
     return check_choice('context', context, ('sample', 'first'))
 
 
-def seen_context(state: State, context: str) -> State:
-    """The state ``(h, c)`` that refreshes: every sample's (B, C) or the first one's (1, C)."""
-    h, c = state
-    return (h, c) if context == 'sample' else (h[:1], c[:1])
+def seen_context(state: tuple[Tensor, ...], context: str) -> tuple[Tensor, ...]:
+    """The parts of a state (B, ...) that refresh: every sample's or the first one's (1, ...)."""
+    return state if context == 'sample' else tuple(part[:1] for part in state)
 
 
 def _squeeze(in_channels: int, squeezed: int, out_channels: int) -> nn.Sequential:

@@ -5,6 +5,7 @@ from .full import Pending, full_attention
 from .join import join, join_normed, pools_of_join
 from .light import Weights, light_attention, light_attention_of_join
 from .norm import is_fixed_affine
+from .value import value_map
 
 __all__ = [
     'OPS',
@@ -19,4 +20,5 @@ __all__ = [
     'light_attention_of_join',
     'pools_of_join',
     'takes_fast_path',
+    'value_map',
 ]

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...ops import Pending, full_attention
+from ...ops import Pending, full_attention, value_map
 from ..dsu import DSU, check_context, seen_context
 from ..dsu import State as Context
 from .heads import Heads, pool
@@ -26,7 +26,7 @@ class Earlier(NamedTuple):
         pooled (Tensor): ``GAP(v_m)`` with that, shape (B, m, C).
         values (tuple[Tensor]): The maps ``v_m`` before that, m x (B, C, H, W).
         pending (Pending): For the gradients of the values.
-        context (tuple[Tensor, Tensor], optional): ``(h, c)`` of the DSU, each (B, C).
+        context (tuple[Tensor, ...], optional): State of the DSU, as it takes it.
     """
 
     keys: Tensor
@@ -36,9 +36,9 @@ class Earlier(NamedTuple):
     pending: Pending
     context: Context | None = None
 
-    def append(self, key: Tensor, value: Tensor) -> 'Earlier':
-        """One block more, with its ``k_l`` (B, C) and ``v_l`` (B, C, H, W)."""
-        rows = (key, torch.ones_like(key), pool(value))  # 3 x (B, C)
+    def append(self, key: Tensor, value: Tensor, pooled: Tensor) -> 'Earlier':
+        """One block more: ``k_l`` (B, C), ``v_l`` (B, C, H, W) and ``GAP(v_l)`` (B, C)."""
+        rows = (key, torch.ones_like(key), pooled)  # 3 x (B, C)
         keys, gates, pooled = (
             torch.cat((stack, row.unsqueeze(1)), 1)
             for stack, row in zip(self[:3], rows, strict=True)
@@ -91,7 +91,7 @@ class MRLABase(MultiHeadAttention):
         y = pool(x) if pooled is None else pooled.x  # (B, C)
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
-        state = earlier.append(k, heads.value(x))
+        state = earlier.append(k, *value_map(x, heads.value.weight, self.ops))
         weight = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
         weight = heads.per_channel(weight) * state.gates  # (B, m, C)
         tail = (heads.norm, heads.drop_path, heads.scale, state.pending, self.ops)
@@ -144,12 +144,13 @@ class DLABase(MRLABase):
 
     def refresh(self, y, state):
         if state is None:
-            context = self.dsu(y) if self.dsu else None
+            context = self.carried(*self.dsu(y)) if self.dsu else None
             return none_before(y, self.num_blocks)._replace(context=context)
-        context = self.dsu(y, state.context)  # 2 x (B, C)
-        h, c = seen_context(context, self.context)  # 2 x (B or 1, C)
-        described = torch.cat((state.keys, state.pooled), 1)  # (B, 2m, C)
-        fresh, _ = self.dsu(described, (h.unsqueeze(1), c.unsqueeze(1)))  # (B, 2m, C)
+        described = torch.cat((y.unsqueeze(1), state.keys, state.pooled), 1)  # (B, 1 + 2m, C)
+        of_inputs = self.dsu.of_input(described)  # (B, 1 + 2m, 3C)
+        context = self.carried(*self.dsu(y, state.context, of_inputs[:, 0]))
+        seen = tuple(part.unsqueeze(1) for part in seen_context(context, self.context))
+        fresh, _ = self.dsu(described[:, 1:], seen, of_inputs[:, 1:])  # (B, 2m, C)
         for_keys, for_values = fresh.chunk(2, 1)  # 2 x (B, m, C)
         return state._replace(
             keys=state.keys * for_keys,
@@ -157,3 +158,7 @@ class DLABase(MRLABase):
             pooled=state.pooled * for_values,
             context=context,
         )
+
+    def carried(self, h: Tensor, c: Tensor) -> Context:
+        """What is kept of a step, for the refresh and the next step."""
+        return h, c, self.dsu.of_context(h, c)

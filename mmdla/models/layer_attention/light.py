@@ -123,6 +123,8 @@ class DLALight(MRLALight):
 
     def weigh(self, index, y, y_shortcut, state):
         weights, _ = super().weigh(index, y, y_shortcut, state)
-        state = self.dsu(y, state)  # 2 x (B, C)
-        d, _ = self.dsu(y_shortcut, seen_context(state, self.context))  # (B, C)
+        of_inputs = self.dsu.of_input(torch.stack((y, y_shortcut), 1))  # (B, 2, 3C)
+        h, c = self.dsu(y, state, of_inputs[:, 0])  # 2 x (B, C)
+        state = (h, c, self.dsu.of_context(h, c))
+        d, _ = self.dsu(y_shortcut, seen_context(state, self.context), of_inputs[:, 1])  # (B, C)
         return weights._replace(d=d, extract=self.extract.weight), state

@@ -2,11 +2,14 @@
 
 #include <torch/extension.h>
 
+#include "conv_pooled.h"
 #include "join.h"
 #include "two_convs.h"
 #include "weighted_sum.h"
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.def("conv_pooled", &mmdla::conv_pooled);
+  m.def("conv_pooled_backward", &mmdla::conv_pooled_backward);
   m.def("two_convs_forward", &mmdla::two_convs_forward);
   m.def("two_convs_joined", &mmdla::two_convs_joined);
   m.def("two_convs_moments", &mmdla::two_convs_moments);

@@ -11,16 +11,18 @@
 namespace mmdla {
 namespace {
 
-// x of a row, which may be r itself; NaN stays. Rounded as PyTorch's batch norm and sum round, so
-// that an attention which starts as the identity leaves the plain network's features bit for bit.
+// x of rows, which may be r itself; NaN stays. Rounded as PyTorch's batch norm and sum round, so that
+// an attention which starts as the identity leaves the plain network's features bit for bit.
 template <typename T>
-__attribute__((noinline, optimize("no-associative-math"))) void joined_row(
-    const T* r, const T* s, T scale, T shift, int64_t size, T* x) {
+__attribute__((noinline, optimize("no-associative-math"))) void joined_rows(
+    const T* r, const T* s, T scale, T shift, int64_t rows, int64_t width, T* x, int64_t stride) {
+  for (int64_t h = 0; h < rows; ++h, r += width, s += width, x += stride) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < size; ++i) {
-    const T normed = r[i] * scale + shift;
-    const T v = normed + s[i];
-    x[i] = v < 0 ? T(0) : v;
+    for (int64_t i = 0; i < width; ++i) {
+      const T normed = r[i] * scale + shift;
+      const T v = normed + s[i];
+      x[i] = v < 0 ? T(0) : v;
+    }
   }
 }
 
@@ -34,7 +36,7 @@ inline std::tuple<double, double> joined_sums(std::conditional_t<STORED, T*, con
     const int64_t size = std::min<int64_t>(area - start, 1024);
     T* x = buffer;
     if constexpr (STORED) x = r + start;
-    joined_row(r + start, s + start, scale, shift, size, x);
+    joined_rows(r + start, s + start, scale, shift, 1, size, x, size);
     T part_x = 0, part_s = 0;
     for (int64_t i = 0; i < size; ++i) {
       part_x += x[i];
