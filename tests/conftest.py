@@ -16,6 +16,7 @@ from fixtures import (  # noqa: F401
     tiny_imagenet,
     tool,
 )
+from left_out import left_out_here, reason_for
 from mmengine.registry import DefaultScope
 
 GUARD = str(Path(__file__).parent / 'no_network')
@@ -51,3 +52,19 @@ def no_network():
     tried = NETWORK_RECORD.read_text() if NETWORK_RECORD.exists() else ''
     NETWORK_RECORD.unlink(missing_ok=True)
     assert not tried, f'the test, or a process that it started, tried to use the network:\n{tried}'
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what ``left_out.py`` names, and nothing else."""
+    left_out = [item for item in items if reason_for(item.nodeid)]
+    if left_out:
+        items[:] = [item for item in items if not reason_for(item.nodeid)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was left out; the process that runs this may not have collected (xdist)."""
+    for tests, reason in left_out_here():
+        terminalreporter.write_line(f'left out: {reason}')
+        for test in tests:
+            terminalreporter.write_line(f'  {test}')
