@@ -6,15 +6,17 @@ ifneq ($(MMDLA_CUDA),1)
 export CUDA_VISIBLE_DEVICES :=
 endif
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format clean setup-openmmlab test-openmmlab lock audit
 
 help:
 	@echo 'make demo    set up, train a DLA Faster R-CNN on photographs, show what it finds'
 	@echo 'make test    set up, lint, run every test'
 	@echo 'make setup   only prepare .venv (the pinned stack of requirements/onedl.txt)'
+	@echo 'make test-openmmlab   the tests on the upstream stack, in .venv-openmmlab'
 	@echo 'make lint    check style;  make format  correct it'
 	@echo 'With MMDLA_CUDA=1 mmcv is compiled for the GPU too, which needs nvcc'
-	@echo 'make clean   remove .venv and work_dirs; the built mmcv stays in the cache'
+	@echo 'make lock    pin what requirements/*.in ask for, with hashes;  make audit  known holes in it'
+	@echo 'make clean   remove the environments and work_dirs; the built mmcv stays in the cache'
 
 setup:
 	@$(PYTHON) tools/setup/bootstrap.py
@@ -33,5 +35,23 @@ format: setup
 	@$(VENV_PYTHON) -m ruff check --fix .
 	@$(VENV_PYTHON) -m ruff format .
 
+setup-openmmlab:
+	@$(PYTHON) tools/setup/bootstrap.py openmmlab
+
+test-openmmlab: setup-openmmlab
+	@.venv-openmmlab/bin/python -m pytest -n auto --dist loadfile
+
+# Tools of the maintainer, in an environment of their own.
+.venv-maintain/made: requirements/maintain.txt
+	@$(PYTHON) -m venv --clear .venv-maintain
+	@.venv-maintain/bin/pip install --quiet --require-hashes -r requirements/maintain.txt
+	@touch $@
+
+lock: .venv-maintain/made
+	@.venv-maintain/bin/python tools/setup/lock.py $(LOCK_OPTIONS)
+
+audit: .venv-maintain/made
+	@.venv-maintain/bin/python tools/setup/audit.py
+
 clean:
-	rm -rf .venv work_dirs
+	rm -rf .venv .venv-openmmlab .venv-maintain work_dirs

@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+from ._combinations import check_combinations
+
 NEEDED = ('torch', 'mmengine', 'mmcv')
 MESSAGE = """mmdla needs {missing}, which {is_are} not installed.
 Install one OpenMMLab family beside it:
@@ -11,9 +13,14 @@ mmcv is compiled while it is installed: `make setup` of the repository does it a
 
 
 def check_dependencies() -> None:
-    """Raise an ``ImportError`` that says what to install, if something is missing."""
+    """Say what to install if something is missing, or does not go together.
+
+    Raises:
+        ImportError: The package cannot be imported so.
+    """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(
             MESSAGE.format(missing=', '.join(missing), is_are='is' if len(missing) == 1 else 'are')
         )
+    check_combinations()

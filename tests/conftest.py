@@ -1,4 +1,9 @@
+import atexit
 import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +17,7 @@ from fixtures import (  # noqa: F401
     tool,
 )
 from hypothesis import HealthCheck, settings
+from left_out import left_out_here, reason_for
 from mmengine.registry import DefaultScope
 
 # Property tests: the same few cases in every run of the suite, many random ones by
@@ -21,6 +27,17 @@ settings.register_profile('suite', max_examples=25, derandomize=True, **QUIET)
 settings.register_profile('long', max_examples=500, **QUIET)
 settings.load_profile('suite')
 
+GUARD = str(Path(__file__).parent / 'no_network')
+sys.path.insert(0, GUARD)
+if GUARD not in os.environ.get('PYTHONPATH', ''):
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [GUARD, os.environ.get('PYTHONPATH')]))
+
+import network_guard  # noqa: E402
+
+network_guard.forbid()
+NETWORK_RECORD = Path(tempfile.mkdtemp(prefix='mmdla-tests-'), 'network')
+os.environ[network_guard.RECORD] = str(NETWORK_RECORD)
+atexit.register(shutil.rmtree, NETWORK_RECORD.parent, ignore_errors=True)
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each, subprocesses included
@@ -34,3 +51,28 @@ else:
 def no_default_scope():
     """Runners leave their default scope behind, which our defaults follow."""
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_network():
+    """A test fails that tried to use the network, also in a process that it started."""
+    yield
+    tried = NETWORK_RECORD.read_text() if NETWORK_RECORD.exists() else ''
+    NETWORK_RECORD.unlink(missing_ok=True)
+    assert not tried, f'the test, or a process that it started, tried to use the network:\n{tried}'
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what ``left_out.py`` names, and nothing else."""
+    left_out = [item for item in items if reason_for(item.nodeid)]
+    if left_out:
+        items[:] = [item for item in items if not reason_for(item.nodeid)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was left out; the process that runs this may not have collected (xdist)."""
+    for tests, reason in left_out_here():
+        terminalreporter.write_line(f'left out: {reason}')
+        for test in tests:
+            terminalreporter.write_line(f'  {test}')

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.utils import digit_version
 from torch import Tensor, nn
 
 from mmdla.version import __version__
@@ -22,6 +23,7 @@ HEAD_OUTPUTS = ('cls_score', 'bbox_pred')
 EXPORTERS = ('dynamo', 'torchscript')
 OPSETS = (18, 19, 20)  # torchscript: only the first, later ones give graphs that do not load
 AXES = {0: 'batch', 2: 'height', 3: 'width'}  # of any length
+FIRST_TORCH = '2.6'  # whose torch.export finds out about free dimensions by itself
 EXAMPLE = (192, 256)  # height, width of the pictures that are traced
 
 
@@ -109,6 +111,8 @@ def export_onnx(part: Part, path: Path, exporter: str = 'dynamo', opset: int = O
     Raises:
         InputError: The packages that this needs are not installed.
     """
+    if exporter == 'dynamo':
+        check_torch()
     check_packages('onnx', *(['onnxscript'] if exporter == 'dynamo' else []))
     example = _example(part)
     with torch.no_grad():
@@ -133,6 +137,7 @@ def export_program(part: Part) -> torch.export.ExportedProgram:
     Run it as ``program.module(check_guards=False)``: PyTorch's shape rule of max pooling branches,
     without effect, on whether a size is odd, and the guard that this leaves refuses half of them.
     """
+    check_torch()
     shapes = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),)
     return torch.export.export(part, (_example(part),), dynamic_shapes=shapes, strict=False)
 
@@ -176,6 +181,19 @@ def properties(cfg: Config, model: nn.Module) -> dict[str, str]:
         classes=model.dataset_meta.get('classes'),
     )
     return {key: json.dumps(value) for key, value in values.items() if value is not None}
+
+
+def check_torch() -> None:
+    """Refuse ``torch.export``, and the ONNX exporter on it, where free dimensions are beyond it.
+
+    Raises:
+        InputError: Names the versions, and what works instead.
+    """
+    if digit_version(torch.__version__) < digit_version(FIRST_TORCH):
+        raise InputError(
+            f'torch.export with free dimensions needs PyTorch >= {FIRST_TORCH}, this is '
+            f'{torch.__version__}; --exporter torchscript writes ONNX files with older ones'
+        )
 
 
 def check_packages(*names: str) -> None:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmdla
+from mmdla.models.resnet.blocks import Bottleneck
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 MODELS_OF_CIFAR = {
@@ -16,8 +17,19 @@ MODELS_OF_CIFAR = {
 }  # fmt: skip
 
 
+ATTENTIONS_OF_IMAGENET = {
+    'plain': None, 'mrla_l': 'MRLALight', 'mrla_b': 'MRLABase', 'dla_l': 'DLALight', 'dla_b': 'DLABase',
+}  # fmt: skip
+DETECTORS = ('faster_rcnn', 'mask_rcnn', 'retinanet')
+
+
 def test_configs_are_there():
-    assert len(CONFIGS) > 30
+    """Those that the README lists, and the demos'."""
+    names = {f'cifar{classes}_{name}' for classes in (10, 100) for name in MODELS_OF_CIFAR}
+    names |= {f'imagenet_{name}_r{d}' for d in (50, 101) for name in ATTENTIONS_OF_IMAGENET}
+    backbones = ('dla_r50', 'dla_r101', 'mrla_r50', 'dla_b_r50')
+    names |= {f'{detector}_{backbone}' for detector in DETECTORS for backbone in backbones}
+    assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
@@ -42,3 +54,41 @@ def test_cifar_recipe(repo, name, classes):
     assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (128, 180)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 1e-4)
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+@pytest.mark.parametrize('name', ATTENTIONS_OF_IMAGENET)
+def test_imagenet_recipe(repo, name, depth):
+    cfg = Config.fromfile(repo / f'configs/imagenet_{name}_r{depth}.py')
+    backbone = cfg.model.backbone
+    attention = backbone.layer_attention
+    assert (attention and attention.type) == ATTENTIONS_OF_IMAGENET[name]
+    assert backbone.depth == depth
+    assert (cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_epochs) == (256, 100)
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.end, steps.milestones, steps.gamma) == (3, [30, 60, 90], 0.1)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 1e-4)
+
+
+@pytest.mark.parametrize('depth', [20, 56, 110])
+def test_depth_of_cifar_is_an_option(repo, depth):
+    cfg = Config.fromfile(repo / 'configs/cifar100_dla_l.py')
+    cfg.merge_from_dict({'model.backbone.depth': depth})
+    with torch.device('meta'):
+        backbone = MODELS.build(cfg.model.backbone)
+    blocks = sum(isinstance(m, Bottleneck) for m in backbone.modules())
+    assert blocks * 3 + 2 == depth
+
+
+def test_variant_inherits_a_config(repo, tmp_path):
+    """As the README says: a base, and another attention."""
+    variant = tmp_path / 'variant.py'
+    variant.write_text(
+        f'_base_ = {str(repo / "configs/faster_rcnn_dla_r50.py")!r}\n'
+        "model = dict(backbone=dict(layer_attention=dict(_delete_=True, type='MRLABase')))\n"
+    )
+    backbone = Config.fromfile(variant).model.backbone
+    assert (backbone.depth, backbone.init_cfg.checkpoint) == (50, 'torchvision://resnet50')
+    with torch.device('meta'):
+        assert isinstance(MODELS.build(backbone).layer1.attention, mmdla.MRLABase)

@@ -7,6 +7,7 @@ import torch
 
 from mmdla import DLAResNet, DLAResNet_CIFAR, fold_for_inference
 from mmdla.models.layer_attention import known_types
+from mmdla.models.layer_attention.heads import Heads
 
 BUILDERS = {
     'r18': lambda **kw: DLAResNet(18, **kw),
@@ -92,7 +93,8 @@ def test_trains_in_half_precision_and_channels_last(network, kind):
 def test_exported(kind):
     """One graph without breaks, for any batch and size."""
     model = make('r18', kind).eval()
-    batch, height = torch.export.Dim('batch', min=1), torch.export.Dim('height', min=2)
+    batch = torch.export.Dim('batch', min=1, max=64)
+    height = torch.export.Dim('height', min=2, max=64)
     sizes = ({0: batch, 2: 32 * height},)
     program = torch.export.export(model, (torch.randn(2, 3, 64, 64),), dynamic_shapes=sizes)
     x = torch.randn(3, 3, 96, 64)
@@ -125,3 +127,13 @@ def test_folded_for_inference(network, kind):
     assert set(model.state_dict()) == names, 'the model itself is left as it was'
     norms = [n for n, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all('attention' in name for name in norms)
+
+
+@pytest.mark.parametrize('kind', ['DLALight', 'DLABase', 'MRLALight', 'MRLABase'])
+def test_heads_have_32_channels_unless_told(kind):
+    def widths(**options):
+        model = DLAResNet(18, layer_attention=dict(type=kind, **options))
+        return {m.head_channels for m in model.modules() if isinstance(m, Heads)}
+
+    assert widths() == {32}
+    assert widths(head_channels=16) == {16}

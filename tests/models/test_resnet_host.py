@@ -1,11 +1,14 @@
 """Without attention, the backbone is the host libraries' ResNet, bit for bit."""
 
+import inspect
+
 import pytest
 import torch
 from mmdet.models.backbones import ResNet as DetResNet
 from mmdet.models.backbones import ResNetV1d as DetResNetV1d
 from mmdet.models.backbones import ResNeXt as DetResNeXt
 from mmpretrain.models.backbones import ResNet as PretrainResNet
+from mmpretrain.models.backbones import ResNetV1c as PretrainResNetV1c
 from mmpretrain.models.backbones import ResNetV1d as PretrainResNetV1d
 from mmpretrain.models.backbones import ResNeXt as PretrainResNeXt
 
@@ -29,6 +32,7 @@ CASES = [
 ] + [
     (DetResNetV1d, dict(depth=18), dict(depth=18, **V1D)),
     (DetResNetV1d, dict(depth=50), dict(depth=50, **V1D)),
+    (PretrainResNetV1c, dict(depth=18), dict(depth=18, deep_stem=True)),
     (PretrainResNetV1d, dict(depth=18), dict(depth=18, **V1D)),
     (PretrainResNetV1d, dict(depth=50), dict(depth=50, **V1D)),
     (
@@ -101,6 +105,21 @@ def test_equals_the_host(case):
     sum(out.sum() for out in got).backward()
     norms = [sorted(p.grad.norm().item() for p in m.parameters()) for m in (host, ours)]
     assert norms[0] == norms[1]
+
+
+@pytest.mark.parametrize('host', dict.fromkeys(case[0] for case in CASES), ids=repr)
+def test_has_every_argument_of_the_host(host):
+    """Those of its base classes too, which it passes on by ``**kwargs``."""
+    signatures = [inspect.signature(cls.__init__) for cls in host.__mro__[:-1]]
+    theirs = {
+        name
+        for signature in signatures
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    module = {'self', 'init_cfg'}
+    assert len(theirs - module) > 15
+    assert theirs <= set(inspect.signature(DLAResNet.__init__).parameters) | module
 
 
 def test_drop_path_is_the_hosts():

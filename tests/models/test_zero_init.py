@@ -42,6 +42,24 @@ def test_starts_as_the_resnet_and_moves(kind, depth, tmp_path):
     assert any('value' in n for n in moved), 'the second step reaches the convolutions'
 
 
+def test_random_attention_makes_features_grow_from_block_to_block(resnet_checkpoint):
+    """Why there is such an option: block by block the outputs leave those of the ResNet."""
+    ratios = []
+    outputs = {}
+    for attention in (None, dict(type='DLALight', reduction=20)):
+        torch.manual_seed(0)
+        checkpoint = dict(type='Pretrained', checkpoint=str(resnet_checkpoint(50)))
+        model = DLAResNet(50, layer_attention=attention, init_cfg=checkpoint)
+        model.init_weights()
+        with torch.no_grad():
+            outputs[bool(attention)] = model.eval()(torch.randn(1, 3, 96, 96))
+    ratios = [
+        (grown.norm() / plain.norm()).item()
+        for grown, plain in zip(outputs[True], outputs[False], strict=True)
+    ]
+    assert ratios == sorted(ratios) and ratios[0] > 1.1 and ratios[-1] > 2, ratios
+
+
 @pytest.mark.parametrize('layer_attention', [dict(type='SE'), dict(type='DIALSTM'), None])
 def test_refused_where_it_cannot_be(layer_attention):
     with pytest.raises(ValueError, match='zero_init_attention'):

@@ -1,6 +1,6 @@
 """The cache of the compiled mmcv: its key, what it accepts and what it does with ruins."""
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -14,14 +14,17 @@ OPS = 'x = 1'
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / 'setup' / f'{name}.py')
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """A module of ``tools/setup``, which finds the others there."""
+    folder = str(ROOT / 'tools' / 'setup')
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 mmcv_wheel = load('mmcv_wheel')
-WHEEL = f'onedl_mmcv-{mmcv_wheel.pin("onedl-mmcv", "mmcv.txt")}-any.whl'
+stacks = load('stacks')
+STACK = stacks.ONEDL
+WHEEL = f'onedl_mmcv-{STACK.mmcv_version()}-any.whl'
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.delenv('MMDLA_CUDA', raising=False)
     monkeypatch.setattr(mmcv_wheel, 'NEEDED_BY_MMCV', 'import json')
     monkeypatch.setattr(mmcv_wheel, 'POLL_SECONDS', 0.1)
-    folder = mmcv_wheel.folder(sys.version_info)
+    folder = mmcv_wheel.folder(STACK, sys.version_info)
     folder.mkdir(parents=True)
     return folder
 
@@ -49,53 +52,77 @@ def python_whose_pip(folder, script):
     python = folder / 'python'
     python.write_text(
         f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n'
-        f'while [ "$1" != -w ]; do shift; done; dir=$2\n{script}\n'
+        f'echo "$@" > {folder}/arguments; while [ "$1" != -w ]; do shift; done; dir=$2\n{script}\n'
     )
     python.chmod(0o755)
     return python
 
 
 def test_key_names_torch_and_python(cache, monkeypatch):
-    key = f'torch{mmcv_wheel.pin("torch", "onedl.txt")}-cp3{sys.version_info[1]}'
+    key = f'torch{STACK.pin("torch")}-cp3{sys.version_info[1]}'
     assert cache.name == key
     monkeypatch.setenv('MMDLA_CUDA', '1')
-    assert mmcv_wheel.folder(sys.version_info).name == f'{key}-cuda'
+    assert mmcv_wheel.folder(STACK, sys.version_info).name == f'{key}-cuda'
+
+
+def test_wheels_lie_in_the_home_folder_unless_moved(tmp_path, monkeypatch):
+    monkeypatch.delenv('MMDLA_CACHE', raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    wheels = mmcv_wheel.folder(STACK, sys.version_info).parent
+    assert wheels == tmp_path / '.cache' / 'mmdla' / 'wheels'
+    monkeypatch.setenv('MMDLA_CACHE', str(tmp_path / 'elsewhere'))
+    assert mmcv_wheel.folder(STACK, sys.version_info).parent == tmp_path / 'elsewhere' / 'wheels'
+
+
+def test_each_family_has_its_own_wheel(cache):
+    other = stacks.OPENMMLAB
+    folder = mmcv_wheel.folder(other, sys.version_info)
+    assert folder != cache and folder.name.startswith(f'torch{other.pin("torch")}-')
+    put_wheel(cache)
+    folder.mkdir()
+    put_wheel(folder)
+    assert mmcv_wheel.cached(other, sys.version_info) is None
+    right = (folder / WHEEL).rename(folder / f'mmcv-{other.mmcv_version()}-any.whl')
+    assert mmcv_wheel.cached(other, sys.version_info) == right
 
 
 def test_a_whole_wheel_is_used(cache):
-    assert mmcv_wheel.cached(sys.version_info) is None
+    assert mmcv_wheel.cached(STACK, sys.version_info) is None
     wheel = put_wheel(cache)
-    assert mmcv_wheel.cached(sys.version_info) == wheel
-    assert mmcv_wheel.get(Path(sys.executable)) == wheel
+    assert mmcv_wheel.cached(STACK, sys.version_info) == wheel
+    assert mmcv_wheel.get(STACK, Path(sys.executable)) == wheel
 
 
 def test_damaged_wheels_are_not(cache):
     wheel = put_wheel(cache)
     wheel.write_bytes(wheel.read_bytes()[:500])
-    assert mmcv_wheel.cached(sys.version_info) is None
+    assert mmcv_wheel.cached(STACK, sys.version_info) is None
     put_wheel(cache, extension='mmcv/without_ops.py')
-    assert mmcv_wheel.cached(sys.version_info) is None
+    assert mmcv_wheel.cached(STACK, sys.version_info) is None
 
 
 def test_a_killed_build_is_cleared(cache):
     (cache / 'build-123' / 'deep').mkdir(parents=True)
     put_wheel(cache)
-    mmcv_wheel.get(Path(sys.executable))
+    mmcv_wheel.get(STACK, Path(sys.executable))
     assert not list(cache.glob('build-*'))
 
 
 def test_wheel_is_accepted_when_it_is_built_and_works(cache, tmp_path):
     good = put_wheel(tmp_path)
     python = python_whose_pip(tmp_path, f'cp {good} "$dir"; echo built')
-    assert mmcv_wheel.get(python) == cache / WHEEL
+    assert mmcv_wheel.get(STACK, python) == cache / WHEEL
     assert mmcv_wheel.is_whole(cache / WHEEL)
+    arguments = (tmp_path / 'arguments').read_text()
+    assert f'--require-hashes -r {STACK.lock("mmcv")}' in arguments
+    assert '--no-cache-dir' in arguments and '--no-build-isolation' in arguments
     assert not list(cache.glob('build-*'))
 
 
 def test_wheel_for_another_torch_is_replaced(cache, tmp_path):
     good = put_wheel(tmp_path)
     put_wheel(cache, ops='raise ImportError("undefined symbol")')
-    mmcv_wheel.get(python_whose_pip(tmp_path, f'cp {good} "$dir"'))
+    mmcv_wheel.get(STACK, python_whose_pip(tmp_path, f'cp {good} "$dir"'))
     assert zipfile.ZipFile(cache / WHEEL).read('mmcv/ops.py').decode() == OPS
 
 
@@ -103,7 +130,7 @@ def test_wheel_is_kept_when_the_environment_is_at_fault(cache, tmp_path, monkeyp
     wheel = put_wheel(cache)
     monkeypatch.setattr(mmcv_wheel, 'NEEDED_BY_MMCV', 'raise ImportError("no torch")')
     with pytest.raises(mmcv_wheel.BuildError, match=r'(?s)\.venv is damaged.*no torch'):
-        mmcv_wheel.get(Path(sys.executable))
+        mmcv_wheel.get(STACK, Path(sys.executable))
     assert wheel.exists()
 
 
@@ -119,7 +146,7 @@ def test_failed_build_says_why_and_leaves_no_wheel(cache, tmp_path, monkeypatch,
     put_wheel(tmp_path, ops='raise ImportError("undefined symbol")').rename(tmp_path / 'bad.whl')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(mmcv_wheel.BuildError, match=words):
-        mmcv_wheel.get(python_whose_pip(tmp_path, script))
+        mmcv_wheel.get(STACK, python_whose_pip(tmp_path, script))
     assert not list(cache.glob('*.whl'))
 
 
@@ -128,10 +155,11 @@ def test_second_set_up_waits_for_the_first(cache, tmp_path):
     script = f'echo x >> {tmp_path}/builds; sleep 1; cp {good} "$dir"'
     python = python_whose_pip(tmp_path, script)
     code = (
-        'import sys, pathlib, mmcv_wheel as m; m.NEEDED_BY_MMCV = "import json"; m.POLL_SECONDS = 1;'
-        'print(m.get(pathlib.Path(sys.argv[1])))'
+        'import sys, pathlib, stacks, mmcv_wheel as m; m.NEEDED_BY_MMCV = "import json";'
+        'm.POLL_SECONDS = 1; print(m.get(stacks.ONEDL, pathlib.Path(sys.argv[1])))'
     )
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT / 'tools' / 'setup')}
+    paths = f'{ROOT / "tools" / "setup"}:{os.environ["PYTHONPATH"]}'
+    environment = {**os.environ, 'PYTHONPATH': paths}
     both = [
         subprocess.Popen(
             [sys.executable, '-c', code, str(python)],
@@ -148,8 +176,10 @@ def test_second_set_up_waits_for_the_first(cache, tmp_path):
 
 
 def test_progress_counts_compiled_files(tmp_path):
-    assert 'preparing' in mmcv_wheel.progress(tmp_path, 30)
+    assert 'preparing; an hour in all' in mmcv_wheel.progress(tmp_path, 30, 'an hour')
     plan = ''.join(f'build /tmp/{i}.o: compile {i}.cpp\n' for i in range(4))
     (tmp_path / 'build.ninja').write_text(plan)
     (tmp_path / '0.o').touch()
-    assert mmcv_wheel.progress(tmp_path, 120) == ' 2.0 min, 1/4 files compiled, about 6 min left'
+    assert (
+        mmcv_wheel.progress(tmp_path, 120, '') == ' 2.0 min, 1/4 files compiled, about 6 min left'
+    )

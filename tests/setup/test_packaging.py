@@ -9,14 +9,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_mmcv_wheel import ROOT
+from packaging.requirements import Requirement
+from test_mmcv_wheel import ROOT, stacks
 
 import mmdla
 from mmdla import _dependencies
 
 PACKAGE = (
     'mmdla', 'configs', 'tools', 'model-index.yml',
-    'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md',
+    'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'CHANGELOG.md', 'SECURITY.md',
 )  # fmt: skip
 
 
@@ -53,6 +54,7 @@ def test_wheel_has_mim_files_and_requires_nothing(source, tmp_path):
     assert index | {'mmdla/.mim/tools/dist_train.sh'} <= set(names)
     requires = [line for line in text.splitlines() if line.startswith('Requires-Dist')]
     assert requires and all('extra ==' in line for line in requires)
+    assert f'Version: {mmdla.__version__}' in text.splitlines()
     assert {'Provides-Extra: onedl', 'Provides-Extra: openmmlab'} <= set(text.splitlines())
 
 
@@ -62,6 +64,7 @@ def test_sdist_has_what_the_wheel_is_made_of(source, tmp_path):
     with tarfile.open(sdist) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
     assert {'configs/faster_rcnn_dla_r50.py', 'tools/dist_train.sh', 'setup.py'} <= names
+    assert {'CHANGELOG.md', 'SECURITY.md', 'mmdla/ops/csrc/bindings.cpp'} <= names
     assert not any(name.startswith('mmdla/.mim') for name in names)
 
 
@@ -87,11 +90,29 @@ def test_this_install_has_mim_files():
     assert all(path.exists() for path in folder.iterdir()), 'dangling link'
 
 
-def test_extra_names_the_stack_that_is_set_up():
-    extra = re.search(r"'onedl': \[(.*?)\]", (ROOT / 'setup.py').read_text(), re.S)[1]
-    pins = '\n'.join(path.read_text() for path in (ROOT / 'requirements').glob('*.txt'))
-    for requirement in re.findall(r"'(.*?)'", extra):
-        assert re.search(rf'^{re.escape(requirement)}$', pins, re.M), requirement
+@pytest.mark.parametrize('stack', stacks.STACKS.values(), ids=stacks.STACKS)
+def test_extra_names_the_stack_that_is_set_up(stack):
+    extra = re.search(rf"'{stack.name}': \[(.*?)\]", (ROOT / 'setup.py').read_text(), re.S)[1]
+    pins = ''.join(stack.lock(part).read_text() for part in ('', 'mm', 'mmcv'))
+    for requirement in map(Requirement, re.findall(r"'(.*?)'", extra)):
+        pinned = re.search(rf'^{requirement.name}==([^\s;]+)', pins, re.M)
+        assert pinned and pinned[1] in requirement.specifier, requirement
+
+
+@pytest.mark.parametrize(
+    ('stack', 'packages'),
+    [
+        (stacks.ONEDL, ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain')),
+        (stacks.OPENMMLAB, ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')),
+    ],
+    ids=stacks.STACKS,
+)
+def test_readme_names_the_versions_of_the_locks(stack, packages):
+    parts = ('mm', 'mmcv', 'mm', 'mm')
+    versions = [stack.pin(name, part) for name, part in zip(packages, parts, strict=True)]
+    cells = r'\|'.join((f' {stack.pin("torch")} ', f' (onedl- )?{re.escape(", ".join(versions))} '))
+    section = (ROOT / 'README.md').read_text().partition('## Versions')[2]
+    assert re.search(rf'^\| 3\.11 \|{cells}\|', section, re.M), cells
 
 
 @pytest.mark.parametrize('missing', ['mmcv', 'mmengine'])

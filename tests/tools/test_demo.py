@@ -1,5 +1,6 @@
 """The demo's data: fetched whole, converted right, held-out regions apart."""
 
+import argparse
 import gzip
 import importlib.util
 import json
@@ -9,6 +10,8 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS
 
 
 @pytest.fixture
@@ -174,3 +177,58 @@ def test_digits_are_split_by_class(demo, tmp_path):
     (tmp_path / 'out/val/3').joinpath(files[0].name).unlink(missing_ok=True)
     next((tmp_path / 'out/train/0').iterdir()).unlink()
     assert not digits.is_intact(tmp_path / 'out')
+
+
+def test_pictures_show_what_was_found(demo, photo, tmp_path):
+    coco, pictures = demo('coco'), demo('pictures')
+    written = coco.convert([coco.read(photo)], tmp_path / 'data')['val']
+    image = written['images'][0]
+    found = [
+        dict(image_id=image['id'], bbox=[20, 30, 40, 50], score=0.9, category_id=1),
+        dict(image_id=image['id'], bbox=[90, 90, 40, 50], score=0.4, category_id=1),
+    ]
+
+    def draw(name, boxes):
+        predictions = tmp_path / f'{name}.bbox.json'
+        predictions.write_text(json.dumps(boxes))
+        sheet, *tiles = pictures.draw(tmp_path / 'data', predictions, tmp_path / name)
+        assert len(tiles) == len(written['images'])
+        assert cv2.imread(str(sheet)) is not None
+        return {tile.name: cv2.imread(str(tile)) for tile in tiles}
+
+    nothing, unsure, both = draw('nothing', []), draw('unsure', found[1:]), draw('both', found)
+    changed = {name for name in both if not np.array_equal(both[name], nothing[name])}
+    assert changed == {image['file_name']}
+    assert all(np.array_equal(unsure[name], nothing[name]) for name in nothing)
+
+
+def test_options_of_the_demo(demo, tmp_path, monkeypatch):
+    """``--attention none`` is the same network as a plain ResNet, in training and in testing."""
+    run = demo('run')
+    calls = []
+
+    def tool(name, *argv):
+        calls.append((name, argv[argv.index('--cfg-options') + 1 :]))
+        if name == 'train.py':
+            (tmp_path / 'run').mkdir()
+            (tmp_path / 'run' / 'last_checkpoint').write_text('epoch_1.pth')
+        else:
+            raise StopIteration
+
+    monkeypatch.setattr(run, 'prepare_data', lambda: None)
+    monkeypatch.setattr(run, 'tool', tool)
+    argv = ['run.py', '--seed', '3', '--attention', 'none', '--work-dir', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', argv)
+    with pytest.raises(StopIteration):
+        run.main()
+    assert [name for name, _ in calls] == ['train.py', 'test.py']
+    parser = argparse.ArgumentParser()
+    parser.add_argument('options', nargs='*', action=DictAction)
+    for _, options in calls:
+        cfg = Config.fromfile(run.CONFIG)
+        cfg.merge_from_dict(parser.parse_args(options).options)
+        assert cfg.randomness.seed == 3
+        with_attention = Config.fromfile(run.CONFIG).model.backbone
+        plain, dla = MODELS.build(cfg.model.backbone), MODELS.build(with_attention)
+        assert not any('attention' in name for name in plain.state_dict())
+        assert plain.state_dict().keys() < dla.state_dict().keys()

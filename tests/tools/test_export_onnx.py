@@ -273,6 +273,16 @@ def test_without_the_packages(cli, save, tmp_path, monkeypatch):
     assert 'onnxruntime must be installed: pip install "mmdla[onnx]"' in message
 
 
+@pytest.mark.parametrize('path', ['a.onnx', 'a.pt2'])
+def test_pytorch_that_is_too_old(cli, save, tmp_path, monkeypatch, path):
+    monkeypatch.setattr('mmdla.utils.export.FIRST_TORCH', '99')
+    config, checkpoint, _ = save(backbone_cfg('ECA'))
+    code, message = cli('export_onnx', config, checkpoint, tmp_path / path)
+    assert code == 2
+    assert 'needs PyTorch >= 99, this is' in message and '--exporter torchscript' in message
+    assert not (tmp_path / path).exists()
+
+
 def test_part_that_is_not_there(save):
     network = save(backbone_cfg(None))[2]
     with pytest.raises(InputError, match='ImageClassifier has none; there is backbone'):

@@ -87,7 +87,7 @@ def state(run: Path) -> tuple[dict, dict]:
 
 def test_killed_run_ends_like_one_that_was_not(main, finished, options, tmp_path, repo):
     command = [sys.executable, str(repo / 'tools/reproduce.py'), '--skip-data-check']
-    environment = {**os.environ, 'PYTHONPATH': str(repo)}
+    environment = {**os.environ, 'PYTHONPATH': f'{repo}:{os.environ["PYTHONPATH"]}'}
     with open(tmp_path / 'output', 'w') as output:
         process = subprocess.Popen(
             [*command, *arguments(options, tmp_path)],

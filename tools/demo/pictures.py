@@ -1,7 +1,6 @@
 """Pictures of a finished run: what it finds beside what is there, and how it learned."""
 
 import json
-import pickle
 from pathlib import Path
 
 import matplotlib
@@ -20,15 +19,16 @@ def draw(data: Path, predictions: Path, folder: Path) -> list[Path]:
 
     Args:
         data (Path): The converted data set.
-        predictions (Path): What ``tools/test.py --out`` wrote.
+        predictions (Path): Boxes in COCO's result format, as ``CocoMetric`` writes them.
         folder (Path): Where the pictures go.
 
     Returns:
         list[Path]: The contact sheet, then the single pictures.
     """
     coco = json.loads((data / 'annotations' / 'val.json').read_text())
-    with open(predictions, 'rb') as file:
-        found = {result['img_id']: result['pred_instances'] for result in pickle.load(file)}
+    found: dict[int, list[dict]] = {image['id']: [] for image in coco['images']}
+    for box in json.loads(predictions.read_text()):
+        found[box['image_id']].append(box)
     truth: dict[int, list[dict]] = {image['id']: [] for image in coco['images']}
     for annotation in coco['annotations']:
         truth[annotation['image_id']].append(annotation)
@@ -57,16 +57,11 @@ def _sheet(images, truth, found, data, path: Path) -> Path:
         for annotation in boxes:
             color = IGNORED if annotation['iscrowd'] else TRUTH
             _box(marked, *annotation['bbox'], color)
-        kept = 0
-        instances = found[image['id']]
-        for (x1, y1, x2, y2), score in zip(
-            instances['bboxes'].tolist(), instances['scores'].tolist(), strict=True
-        ):
-            if score >= SCORE:
-                kept += 1
-                _box(predicted, x1, y1, x2 - x1, y2 - y1, PREDICTED)
+        kept = [box for box in found[image['id']] if box['score'] >= SCORE]
+        for box in kept:
+            _box(predicted, *box['bbox'], PREDICTED)
         marked.set_title(f'marked by hand: {sum(not a["iscrowd"] for a in boxes)}', fontsize=10)
-        predicted.set_title(f'found (score ≥ {SCORE}): {kept}', fontsize=10)
+        predicted.set_title(f'found (score ≥ {SCORE}): {len(kept)}', fontsize=10)
         for panel in (marked, predicted):
             panel.imshow(picture)
             panel.axis('off')

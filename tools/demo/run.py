@@ -47,7 +47,7 @@ def remove_earlier(work_dir: Path) -> None:
     """Remove what an earlier demo, finished or not, left in its folder, and nothing else."""
     for name in ('run', 'test', 'tiles'):
         shutil.rmtree(work_dir / name, ignore_errors=True)
-    for name in ('predictions.pkl', 'held_out.png', 'curves.png', 'results.json'):
+    for name in ('held_out.png', 'curves.png', 'results.json'):
         (work_dir / name).unlink(missing_ok=True)
 
 
@@ -78,11 +78,9 @@ def main() -> None:
     minutes = (time.monotonic() - start) / 60
 
     checkpoint = (run_dir / 'last_checkpoint').read_text().strip()
-    predictions = work_dir / 'predictions.pkl'
-    tool(
-        'test.py', checkpoint, '--work-dir', str(work_dir / 'test'), '--out', str(predictions),
-        '--cfg-options', *options,
-    )  # fmt: skip
+    predictions = work_dir / 'test' / 'predictions.bbox.json'  # CocoMetric adds the ending
+    options.append(f'test_evaluator.outfile_prefix={predictions.parent / "predictions"}')
+    tool('test.py', checkpoint, '--work-dir', str(predictions.parent), '--cfg-options', *options)
     (scalars,) = run_dir.glob('*/vis_data/scalars.json')
     sheet = pictures.draw(DATA, predictions, work_dir)[0]
     curve = pictures.curves(scalars, work_dir / 'curves.png')

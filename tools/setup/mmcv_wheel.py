@@ -2,6 +2,7 @@
 
 pip's own cache does not know which PyTorch a wheel was compiled against, so the wheels lie in
 ``$MMDLA_CACHE/wheels/torch<version>-<python tag>`` (default of ``MMDLA_CACHE``: ~/.cache/mmdla).
+The two OpenMMLab families share no version of PyTorch here, so neither do their wheels.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / 'requirements'
+from stacks import Stack
+
 POLL_SECONDS = 10
-USUAL = '12-13 minutes on 2 cores'
 MEMORY_PER_JOB = 2 * 2**30
 NEEDED_BY_MMCV = 'import torch, mmengine, cv2'  # without these no wheel of mmcv can be judged
 
@@ -28,33 +29,30 @@ class BuildError(RuntimeError):
     """mmcv could not be built."""
 
 
-def pin(package: str, file: str) -> str:
-    """The version that a requirements file pins."""
-    match = re.search(rf'^{package}==([^\s;]+)', (REQUIREMENTS / file).read_text(), re.M)
-    if not match:
-        raise BuildError(f'requirements/{file} does not pin {package}')
-    return match[1]
-
-
 def with_cuda() -> bool:
     """Whether CUDA ops are compiled too, which needs nvcc of PyTorch's own CUDA version."""
     return os.environ.get('MMDLA_CUDA') == '1'
 
 
-def folder(version_info) -> Path:
+def folder(stack: Stack, version_info) -> Path:
     """Where the wheel for this Python and the pinned PyTorch lies."""
     cache = Path(os.environ.get('MMDLA_CACHE') or Path.home() / '.cache' / 'mmdla').absolute()
-    key = f'torch{pin("torch", "onedl.txt")}-cp{version_info[0]}{version_info[1]}'
+    key = f'torch{stack.pin("torch")}-cp{version_info[0]}{version_info[1]}'
     return cache / 'wheels' / (key + '-cuda' * with_cuda())
 
 
-def cached(version_info) -> Path | None:
+def cached(stack: Stack, version_info) -> Path | None:
     """The whole wheel in the cache, or None."""
-    pattern = f'onedl_mmcv-{pin("onedl-mmcv", "mmcv.txt")}-*.whl'
-    for wheel in sorted(folder(version_info).glob(pattern)):
+    pattern = f'{file_name(stack)}-{stack.mmcv_version()}-*.whl'
+    for wheel in sorted(folder(stack, version_info).glob(pattern)):
         if is_whole(wheel):
             return wheel
     return None
+
+
+def file_name(stack: Stack) -> str:
+    """mmcv's distribution as names of wheels spell it."""
+    return stack.mmcv.replace('-', '_')
 
 
 def is_whole(wheel: Path) -> bool:
@@ -67,29 +65,29 @@ def is_whole(wheel: Path) -> bool:
         return False
 
 
-def get(python: Path) -> Path:
+def get(stack: Stack, python: Path) -> Path:
     """The wheel for an environment's ``python``, built if need be.
 
     Raises:
         BuildError: The build failed; the message names its log.
     """
     version_info = _version_info(python)
-    target = folder(version_info)
+    target = folder(stack, version_info)
     target.mkdir(parents=True, exist_ok=True)
     with _only_one(target):
         for part in target.glob('build-*'):  # of a build that was killed; what still runs ends
             shutil.rmtree(part, ignore_errors=True)
-        wheel = cached(version_info)
+        wheel = cached(stack, version_info)
         if wheel is not None:
-            trouble = why_not_importable(python, wheel)
+            trouble = why_not_importable(stack, python, wheel)
             if not trouble:
                 print(f'      using {wheel}', flush=True)
                 return wheel
             print(f'      {wheel} does not work here, compiling it anew:\n{trouble}', flush=True)
-        return _build(python, target)
+        return _build(stack, python, target)
 
 
-def why_not_importable(python: Path, wheel: Path) -> str:
+def why_not_importable(stack: Stack, python: Path, wheel: Path) -> str:
     """Unpack a wheel, import its ops; the end of the error message, '' if there is none."""
     work = wheel.parent / f'build-check-{os.getpid()}'
     try:
@@ -102,7 +100,7 @@ def why_not_importable(python: Path, wheel: Path) -> str:
             )
             trouble = '\n'.join(result.stderr.splitlines()[-5:])
             if result.returncode and code == NEEDED_BY_MMCV:
-                raise BuildError(f'.venv is damaged (make clean removes it):\n{trouble}')
+                raise BuildError(f'{stack.venv} is damaged, remove it:\n{trouble}')
             if result.returncode:
                 return trouble or f'exit code {result.returncode}'
         return ''
@@ -115,15 +113,15 @@ def _version_info(python: Path) -> tuple[int, int]:
     return tuple(map(int, subprocess.check_output([str(python), '-c', code], text=True).split()))
 
 
-def _build(python: Path, target: Path) -> Path:
+def _build(stack: Stack, python: Path, target: Path) -> Path:
     work = target / f'build-{os.getpid()}'
     work.mkdir()
     log = target / 'build.log'
     log.unlink(missing_ok=True)  # a build that was killed may still write to the old one
     command = [str(python), '-m', 'pip', 'wheel', '-v', '--no-deps', '--no-build-isolation']
-    command += ['--no-cache-dir', '--no-binary', 'onedl-mmcv', '-w', str(work)]
-    command += ['-r', str(REQUIREMENTS / 'mmcv.txt')]
-    print(f'      compiling ({USUAL}), log in {log}', flush=True)
+    command += ['--no-cache-dir', '--no-binary', stack.mmcv, '-w', str(work)]
+    command += ['--require-hashes', '-r', str(stack.lock('mmcv'))]
+    print(f'      compiling ({stack.compile_time}), log in {log}', flush=True)
     with open(log, 'w') as output:
         process = subprocess.Popen(
             command,
@@ -133,19 +131,19 @@ def _build(python: Path, target: Path) -> Path:
             start_new_session=True,
         )
         try:
-            _show_progress(process, work)
+            _show_progress(process, work, stack.compile_time)
         except BaseException:
             os.killpg(process.pid, 9)
             process.wait()
             shutil.rmtree(work, ignore_errors=True)
             raise
-    wheels = list(work.glob('onedl_mmcv-*.whl'))
+    wheels = list(work.glob(f'{file_name(stack)}-*.whl'))
     if process.returncode or not wheels or not is_whole(wheels[0]):
         lines = log.read_text(errors='replace').splitlines()[-15:]
         tail = '\n'.join(line[:300] for line in lines)  # compilers' command lines are long
         how = f'exit code {process.returncode}'
         raise BuildError(f'mmcv could not be compiled ({how}); the end of {log}:\n{tail}')
-    trouble = why_not_importable(python, wheels[0])
+    trouble = why_not_importable(stack, python, wheels[0])
     if trouble:
         raise BuildError(f'mmcv was compiled (log in {log}) but does not work:\n{trouble}')
     wheel = target / wheels[0].name
@@ -164,16 +162,16 @@ def _build_environment(python: Path, work: Path) -> dict[str, str]:
     return environment
 
 
-def _show_progress(process: subprocess.Popen, work: Path) -> None:
+def _show_progress(process: subprocess.Popen, work: Path, usual: str) -> None:
     start = time.monotonic()
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
             return
-        print(f'      {progress(work, time.monotonic() - start)}', flush=True)
+        print(f'      {progress(work, time.monotonic() - start, usual)}', flush=True)
 
 
-def progress(work: Path, elapsed: float) -> str:
+def progress(work: Path, elapsed: float, usual: str) -> str:
     """Files compiled so far, and the time that is left."""
     total = 0
     for plan in work.rglob('build.ninja'):
@@ -181,7 +179,7 @@ def progress(work: Path, elapsed: float) -> str:
     done = sum(1 for _ in work.rglob('*.o'))
     minutes = elapsed / 60
     if not total or not done:
-        return f'{minutes:4.1f} min, preparing; {USUAL} in all'
+        return f'{minutes:4.1f} min, preparing; {usual} in all'
     left = minutes * (total - done) / done
     return f'{minutes:4.1f} min, {done}/{total} files compiled, about {left:.0f} min left'
 

@@ -49,10 +49,10 @@ class Earlier(NamedTuple):
         return Earlier(keys, gates, pooled, (*self.values, value), self.pending, self.context)
 
 
-def none_before(y: Tensor, num_blocks: int) -> Earlier:
+def none_before(y: Tensor, num_blocks: int, context: Context | None = None) -> Earlier:
     """The state before the first block of a stage, for descriptors like ``y`` (B, C)."""
     nothing = y.new_empty(y.shape[0], 0, y.shape[1])
-    return Earlier(nothing, nothing, nothing, (), Pending(num_blocks))
+    return Earlier(nothing, nothing, nothing, (), Pending(num_blocks), context)
 
 
 class FullHeads(Heads):
@@ -159,18 +159,20 @@ class DLABase(MRLABase):
     def refresh(self, y, state):
         if state is None:
             context = self.carried(*self.dsu(y)) if self.dsu else None
-            return none_before(y, self.num_blocks)._replace(context=context)
+            return none_before(y, self.num_blocks, context)
         described = torch.cat((y.unsqueeze(1), state.keys, state.pooled), 1)  # (B, 1 + 2m, C)
         of_inputs = self.dsu.of_input(described)  # (B, 1 + 2m, 3C)
         context = self.carried(*self.dsu(y, state.context, of_inputs[:, 0]))
         seen = tuple(part.unsqueeze(1) for part in seen_context(context, self.context))
         fresh, _ = self.dsu(described[:, 1:], seen, of_inputs[:, 1:])  # (B, 2m, C)
         for_keys, for_values = (self.gain * fresh).chunk(2, 1)  # 2 x (B, m, C)
-        return state._replace(
-            keys=state.keys * for_keys,
-            gates=state.gates * for_values,
-            pooled=state.pooled * for_values,
-            context=context,
+        return Earlier(  # torch.compile of PyTorch 2.4 knows no _replace
+            state.keys * for_keys,
+            state.gates * for_values,
+            state.pooled * for_values,
+            state.values,
+            state.pending,
+            context,
         )
 
     def carried(self, h: Tensor, c: Tensor) -> Context:

@@ -129,4 +129,4 @@ class DLALight(MRLALight):
         h, c = self.dsu(y, state, of_inputs[:, 0])  # 2 x (B, C)
         state = (h, c, self.dsu.of_context(h, c))
         d, _ = self.dsu(y_shortcut, seen_context(state, self.context), of_inputs[:, 1])  # (B, C)
-        return weights._replace(d=d, extract=self.extract.weight), state
+        return Weights(*weights[:3], d, self.extract.weight), state

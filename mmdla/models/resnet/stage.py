@@ -37,7 +37,9 @@ class ResStage(BaseModule):
         return self.num_blocks
 
     def __getitem__(self, index: int) -> nn.Module:
-        return self._modules[str(range(self.num_blocks)[index])]
+        if not -self.num_blocks <= index < self.num_blocks:
+            raise IndexError(f'block {index} of {self.num_blocks}')
+        return self._modules[str(index % self.num_blocks)]
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[i] for i in range(self.num_blocks))
