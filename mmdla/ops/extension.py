@@ -51,7 +51,7 @@ def load() -> ModuleType | None:
 
 
 def _copied(folder: Path) -> list[Path]:
-    """The sources beside their build, which so serves every clone and environment with them."""
+    """The sources beside their build, which so serves every clone with them."""
     copies = folder / 'src'
     if not copies.exists():
         part = folder / 'src.part'
@@ -72,7 +72,7 @@ def _obstacle(cpp_extension: ModuleType) -> str | None:
 
 
 def _key() -> str:
-    """Tells apart what must not share a build: source, flags, PyTorch, kind of processor."""
+    """Tells apart what must not share a build: sources, flags, a PyTorch, a processor."""
     try:
         cpu = next(
             line for line in Path('/proc/cpuinfo').read_text().splitlines() if 'flags' in line
@@ -80,5 +80,5 @@ def _key() -> str:
     except (OSError, StopIteration):
         cpu = platform.processor()
     sources = (path.read_text() for path in SOURCES)
-    parts = (*sources, *FLAGS, torch.__version__, platform.machine(), cpu)
+    parts = (*sources, *FLAGS, torch.__version__, torch.__file__, platform.machine(), cpu)
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
