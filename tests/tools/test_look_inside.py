@@ -170,14 +170,17 @@ def test_nothing_to_show(cli, repo, kind, tmp_path):
 
 def test_bad_pictures(cli, classifier, tmp_path):
     broken, empty, folder = tmp_path / 'broken.png', tmp_path / 'empty.png', tmp_path / 'none'
+    cut = tmp_path / 'cut.jpg'
+    cut.write_bytes(DINER.read_bytes()[:20_000])
     broken.write_bytes(DINER.read_bytes()[:30])
     empty.touch()
     folder.mkdir()
     for path, words in (
-        (broken, 'not a picture'),
-        (empty, 'not a picture'),
-        (folder, 'no picture in this folder'),
-        (tmp_path / 'missing.png', 'no such picture'),
+        (broken, 'no picture'),
+        (cut, 'a damaged picture'),
+        (empty, 'the file is empty'),
+        (folder, '.webp) in this folder'),
+        (tmp_path / 'missing.png', 'No such file'),
     ):
         message = refused(cli, tmp_path, *classifier, DINER, path)
         assert str(path) in message and words in message
