@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from ..utils.inputs import PICTURES, UnreadableError, read_picture
-from ..utils.model import load_model, task_of
+from ..utils.model import build_model, load_weights, task_of
 from ..utils.pipeline import PicturePipeline
 from .recorder import find_backbone, make_taps
 
@@ -50,13 +50,14 @@ class Subject:
         self.is_detector = task_of(cfg) == 'detection'
         self.score = score
         self.pipeline = PicturePipeline(cfg)
-        self.model = load_model(cfg, checkpoint, get_device())
-        self.classes = self.model.dataset_meta.get('classes') or ()
+        model = build_model(cfg)
         try:
-            self.backbone = find_backbone(self.model)
+            self.backbone = find_backbone(model)
             make_taps(self.backbone)
         except ValueError as error:
             raise InputError(str(error)) from error
+        self.model = load_weights(model, cfg, checkpoint, get_device())
+        self.classes = self.model.dataset_meta.get('classes') or ()
 
     @property
     def default_layers(self) -> list[str]:

@@ -61,6 +61,15 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
         InputError: It does not fit the model, the model is neither a detector nor a classifier, or
             the library of the config is not installed.
     """
+    return load_weights(build_model(cfg), cfg, checkpoint, device)
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, as it starts training.
+
+    Raises:
+        InputError: It is neither a detector nor a classifier, or its library is not installed.
+    """
     task = task_of(cfg)
     register_host_modules(cfg)
     model_cfg = deepcopy(cfg.model)
@@ -69,6 +78,13 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
     _check_task(model, task)
+    return model
+
+
+def load_weights(
+    model: nn.Module, cfg: Config, checkpoint: str, device: torch.device | str = 'cpu'
+) -> nn.Module:
+    """Load the weights of a model from :func:`build_model`; see :func:`load_model`."""
     state, meta = read_checkpoint(checkpoint)
     load_whole_checkpoint(lambda _, strict: model.load_state_dict(state, strict), checkpoint)
     model.dataset_meta = _dataset_meta(cfg, meta)

@@ -161,8 +161,9 @@ def refused(cli, tmp_path, *argv) -> str:
 
 
 @pytest.mark.parametrize('kind', ['se', 'plain'])
-def test_nothing_to_show(cli, repo, kind, tmp_path):
-    argv = random_classifier(repo, kind, tmp_path / 'random.pth')
+def test_nothing_to_show(cli, repo, kind, classifier, tmp_path):
+    """That is said even where the weights, of another model, do not fit either."""
+    argv = [repo / f'configs/cifar100_{kind}.py', classifier[1]]
     message = refused(cli, tmp_path, *argv, DINER)
     assert 'layer_attention must be one' in message
     assert f'got {"SE" if kind == "se" else None}' in message
