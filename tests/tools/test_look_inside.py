@@ -72,7 +72,7 @@ def test_classifier_on_a_folder(cli, classifier, tmp_path):
     wanted = {f'{kind}_layer{i}' for kind in kinds for i in (1, 2, 3)}
     views = ('picture', 'layer3_activity', 'layer3_evidence')
     assert drawn == wanted | {f'picture{i}_{view}' for i in (1, 2) for view in views}
-    assert sum(tag == 'img' for tag, _ in parts.tags) == len(drawn)
+    assert sum(tag == 'img' for tag, _ in parts.tags) == len(drawn) + 2, 'and how to read them'
 
 
 def test_detector(cli, small_config, checkpoint, tmp_path):
