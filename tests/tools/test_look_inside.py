@@ -178,7 +178,7 @@ def test_bad_pictures(cli, classifier, tmp_path):
     folder.mkdir()
     for path, words in (
         (broken, 'no picture'),
-        (cut, 'a damaged picture'),
+        (cut, 'damaged'),
         (empty, 'the file is empty'),
         (folder, '.webp) in this folder'),
         (tmp_path / 'missing.png', 'No such file'),

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import coco
 from photos import NAMES
-from run import CONFIG, DATA, ROOT
+from run import CONFIG, DATA, ROOT, prepare_data
+from wheels import DataError
 
 TILES = 3  # of every photograph, those with the most crowns
 
@@ -31,9 +33,9 @@ def is_trained(work_dir: Path) -> bool:
 
 def crowded_tiles(data: Path, photographs=NAMES) -> list[Path]:
     """The held-out tiles with the most crowns, from every photograph."""
-    coco = json.loads((data / 'annotations' / 'val.json').read_text())
-    of_image = [annotation['image_id'] for annotation in coco['annotations']]
-    images = sorted(coco['images'], key=lambda image: -of_image.count(image['id']))
+    held_out = json.loads((data / 'annotations' / 'val.json').read_text())
+    of_image = [annotation['image_id'] for annotation in held_out['annotations']]
+    images = sorted(held_out['images'], key=lambda image: -of_image.count(image['id']))
     names = [image['file_name'] for image in images]
     return [
         data / 'val' / name
@@ -48,6 +50,7 @@ def main() -> int:
         run = [sys.executable, ROOT / 'tools' / 'demo' / 'run.py', '--work-dir', work_dir]
         if code := subprocess.run(run).returncode:
             return code
+    prepare_data()
     checkpoint = (work_dir / 'run' / 'last_checkpoint').read_text().strip()
     command = [sys.executable, ROOT / 'tools' / 'look_inside.py', CONFIG, checkpoint]
     command += [*crowded_tiles(DATA), '--out', work_dir / 'report']
@@ -55,4 +58,7 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (DataError, coco.AnnotationError) as error:
+        sys.exit(f'error: {error}')
