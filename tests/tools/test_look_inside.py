@@ -180,7 +180,7 @@ def test_bad_pictures(cli, classifier, tmp_path):
         (broken, 'no picture'),
         (cut, 'damaged'),
         (empty, 'the file is empty'),
-        (folder, '.webp) in this folder'),
+        (folder, 'no picture in this folder ('),
         (tmp_path / 'missing.png', 'No such file'),
     ):
         message = refused(cli, tmp_path, *classifier, DINER, path)
