@@ -6,10 +6,11 @@ ifneq ($(MMDLA_CUDA),1)
 export CUDA_VISIBLE_DEVICES :=
 endif
 
-.PHONY: help setup demo test lint format clean setup-openmmlab test-openmmlab lock audit
+.PHONY: help setup demo report test lint format clean setup-openmmlab test-openmmlab lock audit
 
 help:
 	@echo 'make demo    set up, train a DLA Faster R-CNN on photographs, show what it finds'
+	@echo 'make report  what its layer attention does, as a page for the browser'
 	@echo 'make test    set up, lint, run every test'
 	@echo 'make setup   only prepare .venv (the pinned stack of requirements/onedl.txt)'
 	@echo 'make test-openmmlab   the tests on the upstream stack, in .venv-openmmlab'
@@ -23,6 +24,9 @@ setup:
 
 demo: setup
 	@$(VENV_PYTHON) tools/demo/run.py
+
+report: setup
+	@$(VENV_PYTHON) tools/demo/report.py
 
 test: lint
 	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile

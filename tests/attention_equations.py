@@ -40,13 +40,17 @@ def batch_norm(norm, x):
 
 
 def unit(p, y, h, c):
-    """(h', c') and the gates of the released DSU, or with 4C rows of the DIA-LSTM."""
+    """(h', c') and the gates of the DSU, in either form, or with 4C rows of the DIA-LSTM."""
 
     def squeeze(name, v):
         inner = (v @ p[f'dsu.{name}.0.weight'].T + p[f'dsu.{name}.0.bias']).clamp(min=0)
         return inner @ p[f'dsu.{name}.2.weight'].T + p[f'dsu.{name}.2.bias']
 
-    parts = (squeeze('from_y', y) + squeeze('from_h', h)).split(y.shape[-1], -1)
+    if 'dsu.from_cy.0.weight' in p:  # the shared form
+        made = squeeze('from_cy', torch.cat((c.sigmoid(), y), -1))
+    else:
+        made = squeeze('from_y', y) + squeeze('from_h', h)
+    parts = made.split(y.shape[-1], -1)
     i, f, g = parts[0].sigmoid(), parts[1].sigmoid(), parts[2].tanh()
     made = dict(input_gate=i, forget_gate=f, candidate=g)
     context = f * c + i * g

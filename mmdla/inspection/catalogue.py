@@ -34,10 +34,7 @@ class FigureKind:
         return any(name in stage.quantities for name in self.series)
 
 
-SPREAD = (
-    'For every block the line is the median, the dark bar the middle half and the pale bar 5 % to '
-    '95 % of '
-)
+SPREAD = 'Line and bars are over '
 
 FIGURES = (
     FigureKind(

@@ -9,37 +9,51 @@ import numpy as np
 
 from .activation import ActivationMap, activation_maps
 from .catalogue import FIGURES
-from .figures import draw, to_png
-from .photos import draw_boxes, encode, enlarge, overlay
+from .figures import draw, draw_key, in_words, to_png
+from .photos import box_colors, color_scale, draw_boxes, encode, enlarge, overlay
 from .recorder import record
 from .records import StageRecord, join_records
-from .report import Figure, Report, Section
+from .report import Figure, Part, Report, Section
 from .subject import Found, Subject
 
 INTRO = (
-    'A ResNet is a chain of blocks, grouped into stages. With layer attention each block also '
-    'looks at the earlier blocks of its stage and takes over part of what they have seen. This '
-    'page shows what it does on the pictures below.',
+    'A ResNet is a chain of blocks, grouped into stages. In a plain one a block gets nothing but '
+    'what the block before it hands on. With layer attention it also looks at the earlier blocks '
+    'of its stage and takes over part of what they have seen. This page shows what a trained model '
+    'does with that on the pictures below.',
 )
 TERMS = {
     'stage (layer1, layer2, …)': 'Blocks that work at one resolution; each stage works on coarser '
     'maps than the one before it. The attention connects blocks within a stage only.',
     'block': 'A few convolutions with a shortcut around them: block 1 is the first of its stage.',
-    'channel, head': 'A feature map consists of many channels; a head is a group of neighbouring '
-    'channels that share their attention.',
-    'context': 'What a small recurrent unit has gathered from the blocks so far.',
+    'shortcut': 'What a block got from the block before it and hands on beside its own result.',
+    'channel, head': 'The features are maps of the picture, hundreds of them: the channels. A head '
+    'is a group of neighbouring channels that share their attention.',
+    'context': 'What a small recurrent unit, which reads one block after another, has gathered '
+    'from the blocks so far; it starts from nothing in every stage.',
+    'gate, σ': 'A number between 0 (closed) and 1 (open) that something is multiplied with; σ, the '
+    'sigmoid, makes such numbers, 0.5 from a 0.',
 }
 ABOUT = {
-    'MRLALight': 'MRLA-L: each block adds its own features, through a gate a, and its shortcut, '
-    'weighted by λ.',
-    'DLALight': 'DLA-L: each block adds its own features, through a gate a, and its shortcut, '
-    'weighted by λ, after a recurrent unit that has read all blocks so far has refreshed it by d.',
-    'MRLABase': 'MRLA-B: each block adds a weighted sum of the values of all blocks so far.',
-    'DLABase': 'DLA-B: each block adds a weighted sum of the values of all blocks so far, which a '
-    'recurrent unit that has read these blocks refreshes again and again.',
-    'DIALSTM': 'DIA-LSTM: a recurrent unit that reads all blocks scales what each of them adds.',
+    'MRLALight': 'This model has MRLA-L: each block adds to its result its own features once more, '
+    'as far as a gate a lets them through, and its shortcut, weighted by λ.',
+    'DLALight': 'This model has DLA-L: each block adds to its result its own features once more, '
+    'as far as a gate a lets them through, and its shortcut, weighted by λ. Before that a '
+    'recurrent unit, which has read all blocks so far, refreshes the shortcut: it scales its '
+    'channels by d.',
+    'MRLABase': 'This model has MRLA-B: each block adds to its result a weighted sum of the values '
+    '(features) of all blocks so far.',
+    'DLABase': 'This model has DLA-B: each block adds to its result a weighted sum of the values '
+    '(features) of all blocks so far. A recurrent unit, which reads each new block, refreshes the '
+    'earlier ones before: it scales their channels, again and again.',
+    'DIALSTM': 'This model has DIA-LSTM: a recurrent unit that reads all blocks scales what each '
+    'of them adds.',
 }
 
+KEY = (
+    'How to read the line and the bars below: the line is the median, half of the values are in '
+    'the dark bar, nine tenths in the pale one.'
+)
 DOTS = ' Regular dots are the places where a detector samples the features of a region.'
 
 
@@ -117,7 +131,7 @@ def make_page(subject: Subject, looks: Sequence[Look], facts: dict[str, str]) ->
     return page
 
 
-def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> tuple:
+def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> Part:
     if subject.is_detector:
         reason = (
             f'the objects found with a score of at least {subject.score:g}: at every place the '
@@ -128,14 +142,16 @@ def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> tuple:
         reason = 'the first class of the list (Grad-CAM, from the gradients of its score)'
     text = (
         '“Activity” is how strong the features of a stage are, averaged over its channels. '
-        f'“Evidence” is what in them speaks for {reason}. Grey and black is little, yellow much; '
-        'every map has a scale of its own, so compare places, not maps.',
+        f'“Evidence” is what in them speaks for {reason}. Every map has a scale of its own, up to '
+        'its strongest place, so compare places, not maps.',
         'What to look for: activity and evidence on the objects themselves. Evidence on the '
         'background or at the edges says that the model goes by something else.'
         + (DOTS if subject.is_detector else ''),
     )
     sections = [_picture(page, subject, number, look) for number, look in enumerate(looks, 1)]
-    return 'The pictures', text, sections
+    alt = 'Colour scale of the maps: grey, purple, orange, yellow'
+    caption = 'Nothing (the grey picture) … most (yellow)'
+    return Part('The pictures', text, sections, Figure(encode(color_scale(), '.png'), alt, caption))
 
 
 def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
@@ -158,11 +174,14 @@ def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
         file = file.replace('.', '_')
         page.figures[f'picture{number}_{file}.png'] = encode(image, '.png')
         figures.append(Figure(encode(image, '.jpg'), f'{look.path.name}, {text}', text))
-    lines, rows = [], []
+    lines, rows, colors = [], [], []
     if subject.is_detector:
         counts = Counter(one.label for one in look.found)
-        listed = ', '.join(f'{count} × {label}' for label, count in counts.most_common())
-        lines.append(f'Found: {listed or "nothing"} (score at least {subject.score:g}).')
+        colors = [
+            (color, f'{counts[label]} × {label}') for label, color in box_colors(look.found).items()
+        ]
+        least = f'(score at least {subject.score:g})'
+        lines.append(f'Found {least}:' if look.found else f'Found: nothing {least}.')
         if not look.found:
             lines.append('Without an object there is nothing that evidence could speak for.')
         elif not evidence:
@@ -170,21 +189,24 @@ def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
     else:
         lines.append('What the model says, the most probable classes first:')
         rows = [(one.label, one.score) for one in look.found]
-    return Section(look.path.name, lines, figures, rows, min(columns, 5), 190)
+    return Section(look.path.name, lines, figures, rows, colors, min(columns, 5), least=140)
 
 
-def _attention(page: Page, stages: Sequence[StageRecord], pictures: int) -> tuple:
-    sections = []
+def _attention(page: Page, stages: Sequence[StageRecord], pictures: int) -> Part:
+    sections, key = [], None
     for kind in FIGURES:
+        shown = [stage for stage in stages if kind.is_in(stage)]
         figures = []
-        for stage in stages:
-            if kind.is_in(stage):
-                image = to_png(draw(kind, [stage]))
-                page.figures[f'{kind.name}_{stage.stage}.png'] = image
-                figures.append(Figure(image, f'{kind.title}, {stage.stage}'))
+        for stage in shown:
+            image = to_png(draw(kind, [stage], comparable=shown))
+            page.figures[f'{kind.name}_{stage.stage}.png'] = image
+            figures.append(Figure(image, in_words(kind, stage)))
         if figures:
             text = (kind.shows, f'What to look for: {kind.look_for}')
-            sections.append(Section(kind.title, text, figures))
+            columns = 2 if len(figures) == 4 else 3
+            sections.append(Section(kind.title, text, figures, columns=columns))
+        if figures and kind.draw == 'spread':
+            key = Figure(to_png(draw_key()), KEY, KEY)
     over = 'the picture' if pictures == 1 else f'the {pictures} pictures'
     text = (f'One panel for each stage, over {over} above. Blocks are counted from the first.',)
-    return 'The layer attention', text, sections
+    return Part('The layer attention', text, sections, key)

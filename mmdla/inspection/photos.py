@@ -1,5 +1,8 @@
 """Draw on photographs: the boxes of what was found, and maps of where a layer looks."""
 
+from collections.abc import Sequence
+from itertools import cycle
+
 import cv2
 import matplotlib
 import numpy as np
@@ -18,18 +21,23 @@ def enlarge(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
-def draw_boxes(picture: np.ndarray, found: list[Found]) -> np.ndarray:
+def box_colors(found: Sequence[Found]) -> dict[str, str]:
+    """The colour of the boxes of every class, the class that was found most surely first."""
+    labels = dict.fromkeys(one.label for one in found)
+    return dict(zip(labels, cycle(COLORS), strict=False))
+
+
+def draw_boxes(picture: np.ndarray, found: Sequence[Found]) -> np.ndarray:
     """The enlarged picture with a box around each object, coloured by class."""
     large = enlarge(picture)
     visualizer = Visualizer(image=large)
-    labels = list(dict.fromkeys(one.label for one in found))
+    colors = box_colors(found)
     factor = large.shape[1] / picture.shape[1]
     limits = 2 * (large.shape[1] - 1, large.shape[0] - 1)  # x, y, x, y
     for one in found:
         if one.box is not None:
-            color = COLORS[labels.index(one.label) % len(COLORS)]
             box = (factor * np.array(one.box)).clip(0, limits)
-            visualizer.draw_bboxes(box, edge_colors=color, line_widths=2)
+            visualizer.draw_bboxes(box, edge_colors=colors[one.label], line_widths=2)
     return visualizer.get_image()
 
 
@@ -54,8 +62,19 @@ def overlay(
     whole = np.clip((whole - low) / max(high - low, 1e-12), 0, 1)
     large = enlarge(picture)
     strength = cv2.resize(whole, large.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    color = 255 * matplotlib.colormaps['inferno'](strength)[..., :3]  # (H, W, 3)
     grey = cv2.cvtColor(large, cv2.COLOR_RGB2GRAY)[..., None]
+    return _blend(grey, strength)
+
+
+def color_scale() -> np.ndarray:
+    """The colours of :func:`overlay` from nothing to the maximum, on a grey picture."""
+    strength = np.linspace(0, 1, LONG_SIDE)[None].repeat(24, 0)  # (H, W)
+    return _blend(np.full((*strength.shape, 1), 128.0), strength)
+
+
+def _blend(grey: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Strengths between 0 and 1, (H, W), in colours over a grey picture (H, W, 1)."""
+    color = 255 * matplotlib.colormaps['inferno'](strength)[..., :3]  # (H, W, 3)
     alpha = 0.85 * np.sqrt(strength)[..., None]
     return np.uint8(np.clip((1 - alpha) * grey + alpha * color, 0, 255))
 

@@ -5,24 +5,21 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoint import read_state_dict
-from ..utils.config import register_host_modules
 from ..utils.errors import InputError
+from ..utils.inputs import PICTURES, UnreadableError, read_picture
+from ..utils.model import build_model, load_weights, task_of
+from ..utils.pipeline import PicturePipeline
 from .recorder import find_backbone, make_taps
 
-ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+ENDINGS = ', '.join(sorted(PICTURES))
 TOP = 5  # classes that a classifier names
 
 
@@ -44,35 +41,23 @@ class Subject:
         score (float): Detections below are not kept.
 
     Raises:
-        InputError: The config is neither a detector nor a classifier, the checkpoint does not fit,
-            or the backbone has no layer attention to show.
+        InputError: The config is neither of a detector nor of a classifier or has no test
+            pipeline, the checkpoint does not fit, or the backbone has no layer attention to show.
         CheckpointError: The checkpoint cannot be read.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, score: float = 0.3) -> None:
-        scope = cfg.get('default_scope')
-        if scope not in ('mmdet', 'mmpretrain'):
-            raise InputError(f"default_scope must be 'mmdet' or 'mmpretrain', got {scope!r}")
-        register_host_modules(cfg)
-        init_default_scope(scope)
-        self.is_detector = scope == 'mmdet'
+        self.is_detector = task_of(cfg) == 'detection'
         self.score = score
-        self.model = _build(cfg, self.is_detector)
+        self.pipeline = PicturePipeline(cfg)
+        model = build_model(cfg)
         try:
-            self.backbone = find_backbone(self.model)
+            self.backbone = find_backbone(model)
             make_taps(self.backbone)
         except ValueError as error:
             raise InputError(str(error)) from error
-        _load(self.model, checkpoint)
-        self.model.to(get_device()).eval()
-        dataset = _innermost(cfg.test_dataloader.dataset)
-        self.classes = _classes(dataset)
-        pipeline = list(dataset.pipeline)
-        # data sets without a loader hand over arrays, which in MMPretrain are RGB
-        self.reads_rgb = not any('LoadImage' in str(step['type']) for step in pipeline)
-        if not self.is_detector:
-            pipeline = [step for step in pipeline if 'LoadAnnotations' not in str(step['type'])]
-        self.pipeline = Compose(pipeline)
+        self.model = load_weights(model, cfg, checkpoint, get_device())
+        self.classes = self.model.dataset_meta.get('classes') or ()
 
     @property
     def default_layers(self) -> list[str]:
@@ -83,11 +68,7 @@ class Subject:
 
     def prepare(self, path: Path) -> tuple[dict, np.ndarray]:
         """A batch of one picture, and the picture as the network gets it, RGB (H, W, 3) uint8."""
-        results: dict[str, Any] = dict(img_path=str(path), img_id=0)
-        if self.reads_rgb:
-            image = mmcv.imread(path, channel_order='rgb')
-            results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-        data = pseudo_collate([self.pipeline(results)])
+        data = pseudo_collate([self.pipeline(read_picture(path))])
         return data, self._picture(data['inputs'][0])
 
     def _picture(self, inputs: Tensor) -> np.ndarray:
@@ -95,7 +76,7 @@ class Subject:
         if image.dtype != np.uint8:  # a pipeline that normalizes
             low, high = image.min(), image.max()
             image = np.uint8(255 * (image - low) / max(high - low, 1e-12))
-        return image if self.reads_rgb else np.ascontiguousarray(image[..., ::-1])
+        return image if self.pipeline.takes_rgb else np.ascontiguousarray(image[..., ::-1])
 
     @torch.no_grad()
     def find(self, data: dict) -> list[Found]:
@@ -153,65 +134,22 @@ def find_pictures(paths: Sequence[str]) -> list[Path]:
     """Picture files, those of folders in the order of their names.
 
     Raises:
-        InputError: A path is not there, is no picture, or is a folder without any.
+        InputError: A path is not there, is no whole picture, or is a folder without any.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
             if not inside:
-                raise InputError(f'{path}: no picture in this folder ({", ".join(ENDINGS)})')
+                raise InputError(
+                    f'{path}: no picture in this folder ({", ".join(sorted(PICTURES))})'
+                )
             found += inside
-        elif path.is_file():
-            found.append(path)
         else:
-            raise InputError(f'{path}: no such picture')
+            found.append(path)
     for path in found:
-        if cv2.imread(str(path)) is None:
-            raise InputError(
-                f'{path}: not a picture that can be read ({path.stat().st_size} bytes)'
-            )
+        try:
+            read_picture(path)
+        except UnreadableError as error:
+            raise InputError(f'{path}: {error}') from error
     return found
-
-
-def _build(cfg: Config, is_detector: bool) -> nn.Module:
-    model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor'):
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(model_cfg)
-    if is_detector:
-        from mmdet.models import BaseDetector as Base
-    else:
-        from mmpretrain.models import BaseClassifier as Base
-    if not isinstance(model, Base):
-        kind = 'detector' if is_detector else 'classifier'
-        raise InputError(f'model must be a {kind}, got {type(model).__name__}')
-    return model
-
-
-def _load(model: nn.Module, checkpoint: str) -> None:
-    state = read_state_dict(checkpoint)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip()[:300] for line in str(error).splitlines() if line.strip()]
-        raise InputError(
-            f'checkpoint {checkpoint} cannot be used with this config:\n' + '\n'.join(lines[:12])
-        ) from error
-
-
-def _innermost(dataset: Any) -> Any:
-    """The first data set inside of wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
-    while inner := dataset.get('datasets') or dataset.get('dataset'):
-        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
-    return dataset
-
-
-def _classes(dataset: Any) -> Sequence[str]:
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes is None:
-        kind = dataset['type']
-        with DATASETS.switch_scope_and_registry(None) as registry:  # the host library's
-            kind = registry.get(kind) if isinstance(kind, str) else kind
-        classes = getattr(kind, 'METAINFO', {}).get('classes')
-    return () if classes is None or isinstance(classes, str) else classes

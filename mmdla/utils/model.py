@@ -13,6 +13,7 @@ from mmdla.checkpoint import read_checkpoint
 
 from .config import check_weights, load_whole_checkpoint, register_host_modules
 from .errors import InputError
+from .pipeline import test_dataset
 
 TASKS = dict(mmdet='detection', mmpretrain='classification')
 
@@ -57,15 +58,33 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        InputError: It does not fit the model, or the library of the config is not installed.
+        InputError: It does not fit the model, the model is neither a detector nor a classifier, or
+            the library of the config is not installed.
     """
-    task_of(cfg)
+    return load_weights(build_model(cfg), cfg, checkpoint, device)
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, as it starts training.
+
+    Raises:
+        InputError: It is neither a detector nor a classifier, or its library is not installed.
+    """
+    task = task_of(cfg)
     register_host_modules(cfg)
     model_cfg = deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    _check_task(model, task)
+    return model
+
+
+def load_weights(
+    model: nn.Module, cfg: Config, checkpoint: str, device: torch.device | str = 'cpu'
+) -> nn.Module:
+    """Load the weights of a model from :func:`build_model`; see :func:`load_model`."""
     state, meta = read_checkpoint(checkpoint)
     check_weights(state, model.state_dict(), checkpoint)
     load_whole_checkpoint(lambda _, strict: model.load_state_dict(state, strict), checkpoint)
@@ -73,15 +92,30 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
     return model.to(device).eval()
 
 
+def _check_task(model: nn.Module, task: str) -> None:
+    if task == 'detection':
+        from mmdet.models import BaseDetector as Base
+    else:
+        from mmpretrain.models import BaseClassifier as Base
+    if not isinstance(model, Base):
+        kind = 'detector' if task == 'detection' else 'classifier'
+        raise InputError(f'the model of the config must be a {kind}, got {type(model).__name__}')
+
+
 def _dataset_meta(cfg: Config, meta: dict) -> dict:
     """Names (and colours) of the classes: the checkpoint's, else those of the config's data set."""
     known = meta.get('dataset_meta')
     if isinstance(known, dict):
         return {str(key).lower(): value for key, value in known.items()}
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    if dataset is None:
+    dataset = test_dataset(cfg)
+    if not dataset:
         return {}
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        with DATASETS.switch_scope_and_registry(None) as registry:  # that of the host library
-            kind = registry.get(dataset.type)
-    return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    kind = dataset['type']
+    if isinstance(kind, str):
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            with DATASETS.switch_scope_and_registry(None) as registry:  # that of the host library
+                kind = registry.get(kind)
+    found = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    if isinstance(found.get('classes'), str):  # a file that only the data set itself reads
+        del found['classes']
+    return found

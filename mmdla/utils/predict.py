@@ -1,22 +1,20 @@
 """Predictions of a trained model for pictures, drawn and as plain data."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 
-from .errors import InputError
 from .model import load_model, task_of
+from .pipeline import PicturePipeline
 
 VISUALIZER_TYPES = dict(detection='DetLocalVisualizer', classification='UniversalVisualizer')
-NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 TOP = 5  # classes that are listed for a picture
 LEGIBLE = 224  # smaller pictures are enlarged for the class to be written on them
 
@@ -41,43 +39,21 @@ class Predictor:
         self.score_thr = score_thr
         self.model = load_model(cfg, checkpoint, device)
         self.meta = self.model.dataset_meta
+        self.pipeline = PicturePipeline(cfg)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self._make_pipeline(cfg)
             drawing = dict(cfg.get('visualizer') or dict(type=VISUALIZER_TYPES[self.task]))
             drawing.update(name='predictions', vis_backends=None)
             self.visualizer = VISUALIZERS.build(drawing)
         self.visualizer.dataset_meta = self.meta
 
-    def _make_pipeline(self, cfg: Config) -> None:
-        dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
-        if not dataset.get('pipeline'):
-            raise InputError('the config has no test_dataloader.dataset.pipeline')
-        steps = deepcopy(dataset['pipeline'])
-        loaders = [step for step in steps if _name(step) == 'LoadImageFromFile']
-        self.pipeline = Compose([step for step in steps if _name(step) not in NOT_FOR_ARRAYS])
-        # data sets that need no loader, those of CIFAR, hand out RGB
-        self.takes_rgb = not loaders
-        self.takes_float = bool(loaders) and loaders[0].get('to_float32', False)
-
     @torch.no_grad()
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[BaseDataElement]:
         """Predictions for pictures (H, W, 3), BGR, 8 bit, computed as one batch."""
-        data = [self.pipeline(self._as_read(picture)) for picture in pictures]
+        data = [self.pipeline(picture) for picture in pictures]
         shapes = {item['inputs'].shape for item in data}
         if self.task == 'classification' and len(shapes) > 1:  # padding would change them
             return [self.model.test_step(pseudo_collate([item]))[0] for item in data]
         return self.model.test_step(pseudo_collate(data))
-
-    def _as_read(self, picture: np.ndarray) -> dict:
-        """What a data set gives to the rest of its pipeline."""
-        size = picture.shape[:2]
-        if self.takes_rgb:
-            picture = mmcv.bgr2rgb(picture)
-        if self.takes_float:
-            picture = picture.astype(np.float32)
-        return dict(img=picture, img_shape=size, ori_shape=size, img_path=None, img_id=0)
 
     def draw(self, picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         """The picture with boxes and masks, or with its class; (H, W, 3), BGR."""
@@ -117,8 +93,3 @@ class Predictor:
         names = self.meta.get('classes') or ()
         name = names[int(label)] if int(label) < len(names) else str(int(label))
         return {'label': int(label), 'class': name, 'score': round(float(score), 4)}
-
-
-def _name(step: dict) -> str:
-    kind = step['type']
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__

@@ -43,10 +43,21 @@ def weights(folder):
     return torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict']
 
 
-@pytest.mark.parametrize('backbone', ['', 'with_cp=True'])
-def test_same_weights_with_and_without(train, backbone):
-    off = weights(train('off', backbone=backbone))
-    on = weights(train('on', hook="dict(type='LayerAttentionHook', interval=2)", backbone=backbone))
+@pytest.mark.parametrize(
+    ('kind', 'backbone'),
+    [
+        ('dla_b', ''),
+        ('dla_b', 'with_cp=True'),
+        ('dla_l', ''),
+        ('mrla_b', ''),
+        ('mrla_l', ''),
+        ('dia', ''),
+    ],
+)
+def test_same_weights_with_and_without(train, kind, backbone):
+    off = weights(train('off', kind, backbone=backbone))
+    hook = "dict(type='LayerAttentionHook', interval=2)"
+    on = weights(train('on', kind, hook, backbone))
     assert off.keys() == on.keys()
     assert all(torch.equal(off[name], on[name]) for name in off)
 

@@ -23,10 +23,10 @@ def images():
     return torch.stack(pictures).permute(0, 3, 1, 2).contiguous().double() / 60 - 2
 
 
-def make(kind, images, ops='auto', **kwargs):
+def make(kind, images, ops='auto', form=None, **kwargs):
     """Three blocks a stage, with running statistics of real pictures."""
     torch.manual_seed(0)
-    attention = dict(type=kind)
+    attention = dict(type=kind) if form is None else dict(type=kind, form=form)
     if kind in REDUCED:
         attention['reduction'] = 4
     if kind != 'DIALSTM':
@@ -46,9 +46,12 @@ def make(kind, images, ops='auto', **kwargs):
 
 @pytest.mark.parametrize('gradients', [False, True])
 @pytest.mark.parametrize('ops', ['reference', 'fast'])
-@pytest.mark.parametrize('kind', KINDS)
-def test_agrees_with_the_equations(kind, ops, gradients, images):
-    model = make(kind, images, ops).eval()
+@pytest.mark.parametrize(
+    ('kind', 'form'),
+    [*[(kind, None) for kind in KINDS], ('DLABase', 'shared'), ('DLALight', 'shared')],
+)
+def test_agrees_with_the_equations(kind, form, ops, gradients, images):
+    model = make(kind, images, ops, form).eval()
     with torch.no_grad():
         expected = expected_records(model, images)
     with torch.set_grad_enabled(gradients), record(model) as recording:

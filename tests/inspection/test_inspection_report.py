@@ -5,7 +5,7 @@ import torch
 from self_contained import check_self_contained
 
 from mmdla.inspection.photos import encode, overlay
-from mmdla.inspection.report import Figure, Report, Section
+from mmdla.inspection.report import Figure, Part, Report, Section
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
 
@@ -14,14 +14,20 @@ def test_report():
     figures = [
         Figure(encode(PICTURE, ending), f'a {ending}', 'below') for ending in ('.png', '.jpg')
     ]
-    section = Section('Trees & <b>', ['first', 'second'], figures, [('cat', 0.25), ('dog', 1.0)])
-    report = Report('Title', ['config: a<b>.py'], ['intro'], [('Part', ['text'], [section])])
+    rows, colors = [('cat', 0.25), ('dog', 1.0)], [('#ff0000', '2 × <i>')]
+    section = Section('Trees & <b>', ['first', 'second'], figures, rows, colors)
+    key = Figure(encode(PICTURE, '.png'), 'a key')
+    report = Report(
+        'Title', ['config: a<b>.py'], ['intro'], [Part('Part', ['text'], [section], key)]
+    )
     report.terms = dict(head='a group')
     parts = check_self_contained(report.html())
-    assert sum(tag == 'img' for tag, _ in parts.tags) == 2
-    assert 'b' not in {tag for tag, _ in parts.tags}, 'names are no markup'
+    assert sum(tag == 'img' for tag, _ in parts.tags) == 3
+    assert not {'b', 'i'} & {tag for tag, _ in parts.tags}, 'names are no markup'
     for text in ('Title', 'config: a<b>.py', 'intro', 'Part', 'Trees & <b>', 'second', 'below'):
         assert text in parts.text
+    assert '2 × <i>' in parts.text
+    assert ('span', dict(style='background:#ff0000')) in parts.tags
     assert '25.0 %' in parts.text and 'a group' in parts.text
     widths = [a['style'] for t, a in parts.tags if t == 'div' and 'width' in a.get('style', '')]
     assert widths == ['width:25.0%', 'width:100.0%']

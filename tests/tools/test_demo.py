@@ -79,6 +79,39 @@ def test_conversion(demo, photo, tmp_path):
     assert len(held_out) == 1
 
 
+def test_report_takes_the_most_crowded_tiles_of_every_photograph(
+    demo, photo, tmp_path, monkeypatch
+):
+    coco, report = demo('coco'), demo('report')
+    # a second box in the lower of the two held-out tiles
+    xml = photo.with_suffix('.xml').read_text().replace('<xmin>250<', '<xmin>850<')
+    for old, new in (('xmax>270', 'xmax>870'), ('ymin>100', 'ymin>310'), ('ymax>120', 'ymax>330')):
+        xml = xml.replace(f'<{old}<', f'<{new}<')
+    pair = [photo.with_name(f'{name}.png') for name in ('one', 'two')]
+    for path in pair:
+        path.write_bytes(photo.read_bytes())
+        path.with_suffix('.xml').write_text(xml)
+    coco.convert([coco.read(path) for path in pair], tmp_path / 'data')
+    monkeypatch.setattr(report, 'TILES', 1)
+    tiles = report.crowded_tiles(tmp_path / 'data', ('two', 'one'))
+    assert [path.name.split('_')[0] for path in tiles] == ['two', 'one']
+    assert all(path.is_file() and int(path.stem.split('_')[2]) > 0 for path in tiles)
+
+
+def test_report_trains_what_is_not_trained_to_the_end(demo, tmp_path):
+    report = demo('report')
+    assert not report.is_trained(tmp_path)
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'run/epoch_12.pth'))
+    (tmp_path / 'run/epoch_12.pth').touch()
+    assert not report.is_trained(tmp_path), 'without results it has not reached its end'
+    for attention in ('none', 'dla'):
+        (tmp_path / 'results.json').write_text(json.dumps(dict(attention=attention)))
+        assert report.is_trained(tmp_path) == (attention == 'dla')
+    (tmp_path / 'run/epoch_12.pth').unlink()
+    assert not report.is_trained(tmp_path)
+
+
 def test_damage_is_noticed(demo, photo, tmp_path):
     coco = demo('coco')
     folder = tmp_path / 'out'

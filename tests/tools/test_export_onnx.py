@@ -1,6 +1,9 @@
 """What is exported computes what PyTorch computes, on real pictures, for any batch and size."""
 
 import json
+import re
+import shutil
+import textwrap
 
 import mmcv
 import numpy as np
@@ -8,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from fixtures import DINER
+from fixtures import DINER, REPO
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
@@ -154,7 +157,7 @@ def test_torch_export_file(cli, save, tmp_path, capsys):
         assert_equal(got, network(images))
 
 
-def test_dense_detector(cli, small_config, checkpoint, tiny_coco, tmp_path):
+def test_dense_detector(cli, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch):
     out = tmp_path / 'retinanet.onnx'
     pictures = sorted(tiny_coco.glob('*2017/*.jpg'))
     argv = [small_config, checkpoint, out, '--check', '--pictures', *pictures]
@@ -176,6 +179,26 @@ def test_dense_detector(cli, small_config, checkpoint, tiny_coco, tmp_path):
     ):
         assert len(expected) > 10
         torch.testing.assert_close(ours.scores, expected.scores, rtol=0, atol=1e-4)
+    monkeypatch.chdir(tmp_path)
+    check_the_way_to_boxes_of_the_docs(model, small_config, checkpoint)
+
+
+def check_the_way_to_boxes_of_the_docs(model, config, checkpoint):
+    """``retinanet.onnx`` is here."""
+    text = (REPO / 'docs/deployment.md').read_text()
+    (code,) = re.findall(r'^  ```python\n(.*?)^  ```$', text, re.M | re.S)
+    for name, source in dict(py=config, pth=checkpoint).items():
+        shutil.copy(source, f'retinanet.{name}')
+    shutil.copy(DINER / 'photo.jpg', 'photo.jpg')
+    values: dict = {}
+    exec(textwrap.dedent(code).replace('(800, 1088)', '(160, 224)'), values)
+    with torch.no_grad():
+        scores, boxes = model(values['images'], mode='tensor')
+    (expected,) = model.bbox_head.predict_by_feat(scores, boxes, batch_img_metas=values['metas'])
+    (found,) = values['results']
+    assert len(found) == len(expected) > 10
+    assert found.bboxes.shape == (len(found), 4)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
 
 
 def build(config, checkpoint) -> torch.nn.Module:

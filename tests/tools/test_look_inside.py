@@ -72,7 +72,7 @@ def test_classifier_on_a_folder(cli, classifier, tmp_path):
     wanted = {f'{kind}_layer{i}' for kind in kinds for i in (1, 2, 3)}
     views = ('picture', 'layer3_activity', 'layer3_evidence')
     assert drawn == wanted | {f'picture{i}_{view}' for i in (1, 2) for view in views}
-    assert sum(tag == 'img' for tag, _ in parts.tags) == len(drawn)
+    assert sum(tag == 'img' for tag, _ in parts.tags) == len(drawn) + 2, 'and how to read them'
 
 
 def test_detector(cli, small_config, checkpoint, tmp_path):
@@ -161,8 +161,9 @@ def refused(cli, tmp_path, *argv) -> str:
 
 
 @pytest.mark.parametrize('kind', ['se', 'plain'])
-def test_nothing_to_show(cli, repo, kind, tmp_path):
-    argv = random_classifier(repo, kind, tmp_path / 'random.pth')
+def test_nothing_to_show(cli, repo, kind, classifier, tmp_path):
+    """That is said even where the weights, of another model, do not fit either."""
+    argv = [repo / f'configs/cifar100_{kind}.py', classifier[1]]
     message = refused(cli, tmp_path, *argv, DINER)
     assert 'layer_attention must be one' in message
     assert f'got {"SE" if kind == "se" else None}' in message
@@ -170,14 +171,17 @@ def test_nothing_to_show(cli, repo, kind, tmp_path):
 
 def test_bad_pictures(cli, classifier, tmp_path):
     broken, empty, folder = tmp_path / 'broken.png', tmp_path / 'empty.png', tmp_path / 'none'
+    cut = tmp_path / 'cut.jpg'
+    cut.write_bytes(DINER.read_bytes()[:20_000])
     broken.write_bytes(DINER.read_bytes()[:30])
     empty.touch()
     folder.mkdir()
     for path, words in (
-        (broken, 'not a picture'),
-        (empty, 'not a picture'),
-        (folder, 'no picture in this folder'),
-        (tmp_path / 'missing.png', 'no such picture'),
+        (broken, 'no picture'),
+        (cut, 'damaged'),
+        (empty, 'the file is empty'),
+        (folder, 'no picture in this folder ('),
+        (tmp_path / 'missing.png', 'No such file'),
     ):
         message = refused(cli, tmp_path, *classifier, DINER, path)
         assert str(path) in message and words in message

@@ -45,7 +45,7 @@ def prepare_data() -> None:
 
 def remove_earlier(work_dir: Path) -> None:
     """Remove what an earlier demo, finished or not, left in its folder, and nothing else."""
-    for name in ('run', 'test', 'tiles'):
+    for name in ('run', 'test', 'tiles', 'report'):
         shutil.rmtree(work_dir / name, ignore_errors=True)
     for name in ('held_out.png', 'curves.png', 'results.json'):
         (work_dir / name).unlink(missing_ok=True)

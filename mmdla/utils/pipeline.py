@@ -1,0 +1,60 @@
+"""Pictures on their way to a model, as the test data set of its config prepares them."""
+
+from copy import deepcopy
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+
+from .errors import InputError
+
+NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
+
+
+class PicturePipeline:
+    """The test pipeline of a config, for pictures that have been read.
+
+    Args:
+        cfg (Config): Config of a detector or classifier.
+
+    Raises:
+        InputError: The config has no test pipeline.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        steps = deepcopy(test_dataset(cfg).get('pipeline'))
+        if not steps:
+            raise InputError('the config has no test_dataloader.dataset.pipeline')
+        loaders = [step for step in steps if _name(step) == 'LoadImageFromFile']
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            self.steps = Compose([step for step in steps if _name(step) not in NOT_FOR_ARRAYS])
+        # data sets that need no loader, those of CIFAR, hand out RGB
+        self.takes_rgb = not loaders
+        self.takes_float = bool(loaders) and loaders[0].get('to_float32', False)
+
+    def __call__(self, picture: np.ndarray) -> dict:
+        """What the data set gives for a picture (H, W, 3), BGR, 8 bit."""
+        size = picture.shape[:2]
+        if self.takes_rgb:
+            picture = mmcv.bgr2rgb(picture)
+        if self.takes_float:
+            picture = picture.astype(np.float32)
+        return self.steps(
+            dict(img=picture, img_shape=size, ori_shape=size, img_path=None, img_id=0)
+        )
+
+
+def test_dataset(cfg: Config) -> dict:
+    """The test data set, the first one inside of ``ConcatDataset``, ``RepeatDataset`` and such."""
+    dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while inner := dataset.get('datasets') or dataset.get('dataset'):
+        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return dataset
+
+
+def _name(step: dict) -> str:
+    kind = step['type']
+    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
