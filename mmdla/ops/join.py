@@ -55,6 +55,7 @@ def join(r: Tensor, s: Tensor, ops: str = 'auto') -> tuple[Tensor, Pooled | None
     """
     if takes_fast_path(ops, r, lambda: backend.obstacle(r, s)):
         handover = Handover()
+        r = r.clone() if r._is_view() else r  # autograd lets no such operation overwrite a view
         x, *pooled = Join.apply(r, s, handover)
         return x, Pooled(*pooled, handover)
     r += s

@@ -43,7 +43,7 @@ def test_cpu_runs_its_kernels(paths, kind, dtype):
 @pytest.mark.parametrize('case', ['autocast', 'channels_last', 'other norm', 'bfloat16'])
 def test_elsewhere_the_reference_runs(paths, kind, case):
     options = dict(norm_cfg=dict(type='GN', num_groups=8)) if case == 'other norm' else {}
-    network, x = model(kind, **options), torch.rand(2, 3, 32, 32)
+    network, x = model(kind, **options), torch.rand(2, 3, 64, 64)  # 1x1 maps are in any layout
     if case == 'channels_last':
         network, x = (v.to(memory_format=torch.channels_last) for v in (network, x))
     elif case == 'bfloat16':

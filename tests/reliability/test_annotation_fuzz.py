@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-from pathlib import Path
 
 import annotation_damage as damage
 import cv2
@@ -236,16 +235,6 @@ def test_broken_pictures(name, root):
     with pytest.raises(InputError, match=r'(?s)train\.json.*train/2\.png'):
         check_annotations(config(root), LOADERS)
     tally('damaged annotations', 'refused', ('picture', name))
-
-
-def test_opencv_says_nothing_of_a_cut_off_picture():
-    """Why the end of a picture is looked at."""
-    whole = (Path(__file__).parents[1] / 'data/diner/photo.jpg').read_bytes()
-    decoded, half = (
-        cv2.imdecode(np.frombuffer(whole[:n], np.uint8), cv2.IMREAD_COLOR)
-        for n in (len(whole), len(whole) // 2)
-    )
-    assert half.shape == decoded.shape and (half != decoded).mean() > 0.2
 
 
 def test_thousand_annotations_of_a_kind_are_one_line(root):

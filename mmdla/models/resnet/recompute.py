@@ -1,7 +1,7 @@
 """Gradient checkpointing that leaves the running statistics of norm layers as they should be."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
@@ -18,23 +18,26 @@ def checkpoint(module: nn.Module, function: Callable, *args: Any) -> Any:
         function,
         *args,
         use_reentrant=False,
-        context_fn=lambda: (nullcontext(), _statistics_kept(module)),
+        context_fn=lambda: (nullcontext(), _StatisticsKept(module)),
     )
 
 
-@contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    norms = [
-        m
-        for m in module.modules()
-        if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
-    ]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # the means stay, and the same tensors are saved as the first time
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
+class _StatisticsKept:
+    """Within it the norm layers of a module keep their running statistics; may be entered again."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.before = [
+            (norm, norm.momentum, norm.num_batches_tracked.clone())
+            for norm in self.module.modules()
+            if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats
+        ]
+        for norm, *_ in self.before:
+            norm.momentum = 0.0  # the means stay, and the same tensors are saved as the first time
+
+    def __exit__(self, *_) -> None:
+        for norm, momentum, batches in self.before:
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(batches)
