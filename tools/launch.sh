@@ -34,6 +34,10 @@ start_here() {
 
 # start_on_slurm PARTITION JOB_NAME SCRIPT [ARGUMENTS]
 start_on_slurm() {
+    if ! command -v srun >/dev/null; then
+        echo "error: srun is not found: start it on a machine of a Slurm cluster" >&2
+        exit 2
+    fi
     local gpus=${GPUS:-8}
     local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
     local gres=${GRES-gpu:$per_node} srun_args

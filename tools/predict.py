@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -135,11 +136,20 @@ def check_score_thr(value: float | None, task: str) -> float:
     return value
 
 
-def make_folder(path: Path) -> None:
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Makes a folder, and removes what was made of it if nothing was written there."""
     try:
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'--out: {path} cannot be made a folder ({error.strerror})') from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty, so those above it are not either
+            for folder in made:
+                folder.rmdir()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -151,10 +161,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = args.out / 'pictures'
     sources = find_sources(args.inputs, folder)
     predictor = Predictor(cfg, args.checkpoint, device, score_thr)
-    make_folder(folder)
 
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    with made_folder(folder), Progress(*columns, TimeRemainingColumn()) as progress:
         work = Work(predictor, folder, args.batch_size, progress)
         pictures = [source for source in sources if not source.is_video]
         if pictures:

@@ -48,7 +48,8 @@ def _explain(error: Exception, paths: list[DataPath]) -> str | None:
         return _find_broken_json(paths)
     if isinstance(error, URLError):
         roots = ', '.join(sorted({p.root for p in paths}))
-        return f'the data set is not there and cannot be downloaded ({error.reason}) {roots}'
+        where = f': {roots}' if roots else ''
+        return f'the data set is not there and cannot be downloaded ({error.reason}){where}'
     text = str(error)
     if NO_PICTURES in text:
         files = ' or '.join(p.path for p in paths if not p.is_folder)

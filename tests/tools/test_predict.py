@@ -189,7 +189,7 @@ def test_unreadable_video(predict, small_config, checkpoint, video, tmp_path, co
     assert code == 2
     assert 'bad.mp4: no' in message
     assert 'none of the 1 inputs could be read' in message
-    assert not [p for p in (tmp_path / 'out').rglob('*') if p.is_file()]
+    assert not (tmp_path / 'out').exists()
 
 
 def test_same_names_and_own_results(predict, classifier, tmp_path):
@@ -240,7 +240,16 @@ def test_bad_input(cli, classifier, tmp_path, argv, words):
     code, message = cli('predict', *(arg.format(**values) for arg in argv), '--out', out)
     assert code == 2
     assert words in message
-    assert not out.exists() or not [path for path in out.rglob('*') if path.is_file()]
+    assert not out.exists()
+
+
+def test_folder_of_before_is_kept(cli, classifier, tmp_path):
+    """Where nothing could be read only what the call itself made is removed again."""
+    (tmp_path / 'out').mkdir()
+    for out in (tmp_path / 'out', tmp_path / 'out/deeper/still'):
+        code, _ = cli('predict', *classifier, classifier[0], '--out', out, '--device', 'cpu')
+        assert code == 2
+        assert (tmp_path / 'out').is_dir() and not list((tmp_path / 'out').iterdir())
 
 
 def test_out_that_is_a_file(cli, classifier, tmp_path):

@@ -1,6 +1,7 @@
 """The shell scripts start the tools with the right options."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -138,3 +139,13 @@ def test_no_complaint_of_shellcheck(repo):
     command = [Path(sys.executable).parent / 'shellcheck', '--external-sources', '-P', 'tools']
     result = subprocess.run([*command, *scripts], cwd=repo, capture_output=True, check=False)
     assert result.returncode == 0, result.stdout.decode()
+
+
+def test_slurm_train_without_slurm(script, tmp_path):
+    (tmp_path / 'srun').unlink()
+    for name in ('bash', 'dirname'):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    result = script('slurm_train.sh', 'part', 'job', 'c.py', PATH=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.startswith('error: srun is not found')
+    assert not result.stdout
