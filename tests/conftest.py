@@ -16,14 +16,17 @@ from fixtures import (  # noqa: F401
     tiny_imagenet,
     tool,
 )
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from left_out import left_out_here, reason_for
 from mmengine.registry import DefaultScope
 
 # Property tests: the same few cases in every run of the suite, many random ones by
 # `pytest tests/reliability --hypothesis-profile=long`.
 QUIET = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
-settings.register_profile('suite', max_examples=25, derandomize=True, **QUIET)
+WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)  # which may take minutes
+settings.register_profile(
+    'suite', max_examples=25, derandomize=True, phases=WITHOUT_SHRINKING, **QUIET
+)
 settings.register_profile('long', max_examples=500, **QUIET)
 settings.load_profile('suite')
 
