@@ -24,8 +24,9 @@ def value_map(x: Tensor, weight: Tensor, ops: str = 'auto') -> tuple[Tensor, Ten
     Raises:
         RuntimeError: ``ops='fast'`` where the fast path cannot run.
     """
-    if takes_fast_path(ops, x, lambda: obstacle(x, weight)) and x.device.type == 'cpu':
-        return ValueMap.apply(x, weight)
+    if takes_fast_path(ops, x, lambda: obstacle(x, weight)):
+        if hasattr(backend.kernels(x), 'conv_pooled'):  # those for GPUs leave it to the library
+            return ValueMap.apply(x, weight)
     v = F.conv2d(x, weight, padding=1, groups=x.shape[1])  # (B, C, H, W)
     return v, v.mean((2, 3))
 

@@ -36,7 +36,7 @@ def test_both_stop(repo, tmp_path):
             process.kill()
     assert [process.returncode for process in processes] == [2, 2]
     for error in errors:
-        message = error[error.index('error:') :]
+        message = error[error.index('error') :]  # "error:" or "error (rank 1):"
         assert 'iteration 3 (epoch 2)' in message
         assert 'process 1: the loss is not finite (loss_square: nan, loss_abs: nan)' in message
         assert 'input data' in message
