@@ -1,13 +1,14 @@
 """What the command lines of the tools share."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.config import DictAction
-from mmengine.dist import get_rank, is_distributed
+from mmengine.dist import barrier, get_rank, is_distributed
 
 from mmdla.checkpoint import CheckpointError
 from mmdla.engine.distributed import LOCAL_RANK
@@ -80,8 +81,22 @@ def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None)
             print(f'error (rank {get_rank()}): {error}', file=sys.stderr)
         elif is_first_on_machine(argv):
             print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+        return leave(2)
+    barrier()  # the first process may still be writing
+    return leave(0)
+
+
+def leave(code: int) -> int:
+    """The exit code; of several processes that work together each ends with it here.
+
+    The threads of gloo abort a process if they meet an interpreter that is being taken down.
+    """
+    if is_distributed():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def is_first_on_machine(argv: Sequence[str]) -> bool:
