@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmdla.checkpoint.resume import load_from_weights_only
+from mmdla.checkpoint.resume import load_training_state
 from mmdla.checkpoint.whole import newest_whole
 from mmdla.utils.command_line import positive, run
 from mmdla.utils.errors import InputError
@@ -93,7 +93,7 @@ class Training:
         path = newest_whole(self.folder, self.folder, 'epoch_{}.pth', print)
         if path is None:
             raise InputError(f'{self.folder}: the training wrote no checkpoint of an epoch')
-        return load_from_weights_only(str(path), 'cpu')
+        return load_training_state(str(path), 'cpu')
 
 
 def stamps(folder: Path) -> dict[str, int]:

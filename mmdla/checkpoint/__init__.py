@@ -5,7 +5,7 @@ from .load import LoadReport, load_backbone
 from .read import read_checkpoint, read_state_dict
 from .recognise import Release, convert_checkpoint
 from .released import convert_released
-from .resume import load_from_weights_only
+from .resume import load_training_state
 from .whole import find_damage, newest_whole
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     'convert_released',
     'find_damage',
     'load_backbone',
-    'load_from_weights_only',
+    'load_training_state',
     'newest_whole',
     'read_checkpoint',
     'read_state_dict',

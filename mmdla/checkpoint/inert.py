@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import types
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,19 +14,23 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 
 from .errors import CheckpointError, some
+from .whole import wrong_sum
 
-ZIP, CHUNK = b'PK\x03\x04', 1 << 20
+ZIP = b'PK\x03\x04'
 torch_load = torch.load  # as it is, also while ``inert_loading`` replaces it
 
 
-def load_file(path: str) -> Any:
+def load_file(path: str, whole: bool = False) -> Any:
     """What ``torch.save`` wrote, on the CPU; objects that are no plain data become inert.
+
+    With ``whole=True`` a file that has such objects is refused.
 
     The zip files of today's PyTorch carry a checksum for every tensor, which ``torch.load`` does
     not look at; here it is compared. Files of PyTorch before 1.6 have none.
 
     Raises:
-        CheckpointError: The file is not there, not readable, damaged or of another kind.
+        CheckpointError: The file is not there, not readable, damaged or of another kind, or
+            not plain data alone where this is asked for.
     """
     if os.path.isdir(path):
         raise CheckpointError(f'{path}: a folder, not a checkpoint file')
@@ -48,6 +51,10 @@ def load_file(path: str) -> Any:
         ) from error
     if module.ignored:
         names = some(sorted(module.ignored))
+        if whole:
+            raise CheckpointError(
+                f'{path}: not loaded, since it holds more than plain data: {names}'
+            )
         print_log(f'{path}: not restored, no plain data: {names}', 'current', logging.WARNING)
     return content
 
@@ -62,7 +69,7 @@ def inert_loading() -> Iterator[None]:
 
     def load(f, map_location=None, *args, **kwargs) -> Any:
         if isinstance(f, (str, os.PathLike)):
-            return _to_device(load_file(os.fspath(f)), map_location)
+            return to_device(load_file(os.fspath(f)), map_location)
         kwargs.update(weights_only=False, pickle_module=_inert_pickle())
         return torch_load(f, map_location, **kwargs)
 
@@ -73,16 +80,17 @@ def inert_loading() -> Iterator[None]:
         torch.load = torch_load
 
 
-def _to_device(value: Any, map_location: Any) -> Any:
+def to_device(value: Any, map_location: Any) -> Any:
+    """Move the tensors in a checkpoint to where ``map_location`` of ``torch.load`` says."""
     if map_location is None or callable(map_location) or isinstance(map_location, dict):
         return value  # on the CPU, from where it is copied to where it is needed
     if isinstance(value, torch.Tensor):
         return value.to(map_location)
     if isinstance(value, dict):
         for key in value:
-            value[key] = _to_device(value[key], map_location)
+            value[key] = to_device(value[key], map_location)
     elif isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return type(value)(_to_device(v, map_location) for v in value)
+        return type(value)(to_device(v, map_location) for v in value)
     return value
 
 
@@ -98,17 +106,8 @@ def _check_kind(path: str) -> None:
         # by the reader that torch.load uses, which decides as it does
         if 'constants.pkl' in torch._C.PyTorchFileReader(path).get_all_records():
             raise CheckpointError(f'{path}: a TorchScript program, not a checkpoint')
-        _check_sums(path)
-
-
-def _check_sums(path: str) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for record in archive.infolist():
-            if not record.CRC:
-                continue  # written without checksums, which PyTorch allows
-            with archive.open(record) as file:
-                while file.read(CHUNK):  # raises BadZipFile at the end if the sum is another
-                    pass
+        if record := wrong_sum(path):
+            raise CheckpointError(f'{path}: damaged, the check sum of {record} in it is wrong')
 
 
 class Inert:
@@ -144,6 +143,8 @@ _SAFE = {
     ('collections', 'defaultdict'): lambda *args: collections.defaultdict(None),
     **{(home, kind.__name__): kind for home in ('builtins', '__builtin__') for kind in PLAIN},
     ('torch', 'Size'): torch.Size,
+    ('torch', 'device'): torch.device,
+    **{('torch', str(t)[6:]): t for t in vars(torch).values() if isinstance(t, torch.dtype)},
     ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
     ('torch._utils', '_rebuild_parameter'): torch._utils._rebuild_parameter,
@@ -163,18 +164,13 @@ _SAFE_BY_NAME = {
 }
 
 
-def _statistic(owner: Any, name: str) -> Any:
-    """``getattr`` for the only case that files of MMEngine have: ``HistoryBuffer.mean``."""
-    return getattr(HistoryBuffer, name) if owner is HistoryBuffer and name in STATISTICS else Inert
-
-
 class _InertUnpickler(pickle.Unpickler):
     largest: int | None = None  # numbers of a tensor; damage may ask for terabytes
     ignored: set[str]  # what was made inert
 
     def find_class(self, module: str, name: str) -> Any:
         if name == 'getattr':
-            return _statistic
+            return self._statistic
         if (module, name) in _SAFE:
             return _SAFE[module, name]
         if (module, name) in _SAFE_BY_NAME:
@@ -182,6 +178,13 @@ class _InertUnpickler(pickle.Unpickler):
         if module == 'torch' and name.endswith('Storage') and name.isidentifier():
             return getattr(torch, name)
         self.ignored.add(f'{module}.{name}')
+        return Inert
+
+    def _statistic(self, owner: Any, name: str) -> Any:
+        """``getattr`` for the only case that files of MMEngine have: ``HistoryBuffer.mean``."""
+        if owner is HistoryBuffer and name in STATISTICS:
+            return getattr(HistoryBuffer, name)
+        self.ignored.add(f'getattr({getattr(owner, "__name__", type(owner).__name__)}, {name!r})')
         return Inert
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .errors import CheckpointError
 
 LEGACY = b'\x80'  # how a checkpoint of PyTorch before 1.6 begins, which has no check sums
+CHUNK = 1 << 20
 
 
 def find_damage(path: str | os.PathLike) -> str | None:
@@ -32,10 +33,9 @@ def find_damage(path: str | os.PathLike) -> str | None:
         with path.open('rb') as file:
             if file.read(1) == LEGACY:
                 return None
+        if record := wrong_sum(path):
+            return f'the check sum of {record} in it is wrong'
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                return f'the check sum of {broken} in it is wrong'
             if not any(name.endswith('/data.pkl') for name in archive.namelist()):
                 return 'it is an archive, but not one of PyTorch'
     except OSError as error:
@@ -44,6 +44,25 @@ def find_damage(path: str | os.PathLike) -> str | None:
         return f'it is cut off or no checkpoint ({str(error).rstrip(".")})'
     except Exception as error:  # a damaged directory makes zipfile raise nearly anything
         return f'it is damaged ({type(error).__name__}: {error})'
+    return None
+
+
+def wrong_sum(path: str | os.PathLike) -> str | None:
+    """The first record of a zip archive that its check sum contradicts.
+
+    Raises:
+        zipfile.BadZipFile: It is no zip archive, or its directory is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if not record.CRC:
+                continue  # written without check sums, which PyTorch allows
+            try:
+                with archive.open(record) as file:
+                    while file.read(CHUNK):
+                        pass
+            except zipfile.BadZipFile:
+                return record.filename
     return None
 
 

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from toy_training import toy_runner
 
 from mmdla.checkpoint import CheckpointError
-from mmdla.checkpoint.resume import load_from_weights_only
+from mmdla.checkpoint.resume import load_training_state
 from mmdla.engine.atomic_checkpoint import AtomicLocalBackend
 from mmdla.utils.errors import TrainingError
 
@@ -40,8 +40,8 @@ def test_the_same_files_as_mmengine(tmp_path, options):
     last = (tmp_path / 'AtomicCheckpointHook/last_checkpoint').read_text()
     assert last == str(tmp_path / 'AtomicCheckpointHook/epoch_3.pth')
     for name in names:
-        theirs = load_from_weights_only(str(tmp_path / 'CheckpointHook' / name))
-        ours = load_from_weights_only(str(tmp_path / 'AtomicCheckpointHook' / name))
+        theirs = load_training_state(str(tmp_path / 'CheckpointHook' / name))
+        ours = load_training_state(str(tmp_path / 'AtomicCheckpointHook' / name))
         assert theirs.keys() == ours.keys()
         assert all(torch.equal(v, ours['state_dict'][k]) for k, v in theirs['state_dict'].items())
 
@@ -181,8 +181,7 @@ def test_interrupted_is_as_uninterrupted(tmp_path):
         runner.train()
     assert epochs_run(toy_runner(tmp_path / 'stopped', hooks=ema, resume=True)) == [2, 3]
     first, second = (
-        load_from_weights_only(str(tmp_path / name / 'epoch_3.pth'))
-        for name in ('whole', 'stopped')
+        load_training_state(str(tmp_path / name / 'epoch_3.pth')) for name in ('whole', 'stopped')
     )
     for part in ('state_dict', 'ema_state_dict'):
         assert len(first[part]) > 6
