@@ -11,6 +11,7 @@ import torch
 from mmdla import __version__
 from mmdla.checkpoint import CheckpointError, convert_checkpoint, read_state_dict
 from mmdla.checkpoint.recognise import describe
+from mmdla.utils.command_line import run
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +45,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except CheckpointError as error:
-        sys.exit(f'error: {error}')
+    sys.exit(run(main))

@@ -95,7 +95,7 @@ def test_damaged_checkpoints_leave_nothing(repo, run_process, tmp_path, case):
         convert_checkpoint(read_state_dict(source))
     if case == 'missing':
         result = run_process('tools/convert_checkpoint.py', str(source), str(target))
-        assert result.returncode == 1 and 'missing' in result.stderr
+        assert result.returncode == 2 and 'missing' in result.stderr
         assert 'Traceback' not in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ['released.pth']
     assert source.read_bytes() == content
