@@ -69,10 +69,12 @@ def main(argv: Sequence[str]) -> int:
     except SignalException as error:
         name = signal.Signals(error.sigval).name
         message, code = f'{name} ended the job.', 128 + error.sigval
-    except torch.distributed.DistError as error:
+    except RuntimeError as error:
         first_line = str(error).splitlines()[0]
-        if 'EADDRINUSE' in str(error):
+        if 'EADDRINUSE' in str(error):  # no DistError in PyTorch 2.4
             message = f'port {args.master_port} is in use on this machine, set another as PORT'
+        elif not isinstance(error, torch.distributed.DistError):
+            raise
         else:
             message = f'the {args.nnodes} machines of the job did not find each other: {first_line}'
         code = 1

@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_rank
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -79,6 +81,15 @@ def dump_predictions(runner: Runner, scope: str | None, path: str) -> None:
     runner.test_evaluator.metrics.append(metric)
 
 
+def write_metrics_once(runner: Runner) -> None:
+    """Take MMEngine's logger from all processes but the first.
+
+    It would write the metrics in every one of them, at the same time and to the same file.
+    """
+    if get_rank():
+        runner.hooks[:] = [hook for hook in runner.hooks if not isinstance(hook, LoggerHook)]
+
+
 def load_checkpoint(runner: Runner, load: Callable, path: str, **kwargs: Any) -> Any:
     """``runner.load_checkpoint``, but nothing in the file is executed, and all of it must fit."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -106,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_annotations(cfg, LOADERS)
     with explain_data_errors(cfg, LOADERS):
         runner = build_runner(cfg)
+        write_metrics_once(runner)
         runner.load_checkpoint = partial(load_checkpoint, runner, runner.load_checkpoint)
         if args.out:
             dump_predictions(runner, cfg.get('default_scope'), args.out)

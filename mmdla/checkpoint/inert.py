@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.utils import digit_version
 
 from .errors import CheckpointError, some
 from .whole import wrong_sum
@@ -152,6 +154,7 @@ _SAFE = {
 }
 # what MMEngine's message hub is made of, which a resumed run needs
 STATISTICS = ('min', 'max', 'current', 'mean')
+_NUMPY_CORE = 'numpy._core' if digit_version(np.__version__) >= (2,) else 'numpy.core'
 _SAFE_BY_NAME = {
     ('numpy', 'dtype'),
     ('numpy', 'ndarray'),
@@ -203,10 +206,8 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def _import(module: str, name: str) -> Any:
-    if module.startswith('numpy.'):  # which was renamed in NumPy 2
-        import numpy
-
-        return getattr((getattr(numpy, '_core', None) or numpy.core).multiarray, name)
+    if module.startswith('numpy.'):  # core was renamed in NumPy 2; 1.26 has a husk of the new name
+        return getattr(importlib.import_module(f'{_NUMPY_CORE}.multiarray'), name)
     return getattr(importlib.import_module(module), name)
 
 

@@ -15,6 +15,16 @@ def test_writes_predictions_and_pictures(cli, small_run, checkpoint, tmp_path):
     assert len(list(tmp_path.glob('run/*/pictures/*.jpg'))) == 2
 
 
+@pytest.mark.parametrize('rank', [0, 1])
+def test_one_process_writes_the_metrics(
+    cli, tool, small_run, checkpoint, tmp_path, monkeypatch, rank
+):
+    """MMEngine's logger does so in every process, all to one file."""
+    monkeypatch.setitem(tool('test').__globals__, 'get_rank', lambda: rank)
+    assert cli('test', *small_run, checkpoint)[0] == 0
+    assert len(list(tmp_path.glob('run/*/*.json'))) == (rank == 0)
+
+
 def test_test_time_augmentation(cli, small_run, checkpoint, tmp_path):
     options = ['--cfg-options', 'tta_pipeline.1.transforms.0.0.scale=(160,128)']
     options += [f'tta_pipeline.1.transforms.0.{i}.scale=(192,160)' for i in (1, 2)]
