@@ -18,7 +18,9 @@ from fixtures import (  # noqa: F401
 )
 from hypothesis import HealthCheck, Phase, settings
 from left_out import left_out_here, reason_for
+from mmengine.config import config as mmengine_config
 from mmengine.registry import DefaultScope
+from yapf.yapflib import yapf_api
 
 # Property tests: the same few cases in every run of the suite, many random ones by
 # `pytest tests/reliability --hypothesis-profile=long`.
@@ -48,6 +50,26 @@ if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each, subprocesses inclu
     torch.set_num_threads(1)
 else:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+def remembering(function):
+    """A pure function that computes each result once; its options may be dictionaries."""
+    results = {}
+
+    def call(*args, **kwargs):
+        key = str((args, kwargs))
+        if key not in results:
+            results[key] = function(*args, **kwargs)
+        return results[key]
+
+    return call
+
+
+# every training reads the index of mmdet's models and formats its config several times
+mmengine_config._get_external_cfg_path = remembering(mmengine_config._get_external_cfg_path)
+yapf_api.FormatCode = remembering(yapf_api.FormatCode)
+if hasattr(mmengine_config, 'FormatCode'):
+    mmengine_config.FormatCode = yapf_api.FormatCode
 
 
 @pytest.fixture(autouse=True)
