@@ -58,7 +58,7 @@ def detector(small_config, tmp_path) -> list[str]:
 def test_two_kills(run_process, request, tmp_path, model):
     config, *options = request.getfixturevalue(model)
     options += [
-        'train_cfg.max_epochs=6',
+        'train_cfg.max_epochs=4',
         'train_cfg.val_interval=100',
         'default_hooks.checkpoint.interval=1',
         'default_hooks.checkpoint.max_keep_ckpts=1',
@@ -70,7 +70,7 @@ def test_two_kills(run_process, request, tmp_path, model):
     assert re.search(r'all \d{3} tensors of weights and optimizer are equal', result.stdout)
     assert len(list((tmp_path / 'work/killed/log').iterdir())) == 3
     names = [path.name for path in (tmp_path / 'work/killed').glob('*.pth')]
-    assert 'epoch_6.pth' in names
+    assert 'epoch_4.pth' in names
     assert not any('.part' in name for name in names)
 
 
