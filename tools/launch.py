@@ -6,13 +6,15 @@ Does what torchrun does: a process that dies ends the whole job. dist_train.sh a
 start it.
 """
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing import api as multiprocessing
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import main as torchrun
 from torch.distributed.run import parse_args
@@ -28,17 +30,46 @@ def share_cores(processes: str) -> None:
         os.environ.setdefault('OMP_NUM_THREADS', str(max(cores, 1)))
 
 
-def first_failure(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+class Unresponsive(logging.Handler):
+    """Collects the processes that did not end when torchrun asked them to, and were killed."""
+
+    SENTENCE = 'Unable to shutdown process'  # of torchrun, which tells it to its log alone
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pids: set[int] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith(self.SENTENCE) and record.args:
+            self.pids.add(record.args[0])
+
+
+@contextmanager
+def watch_unresponsive() -> Iterator[set[int]]:
+    """Their numbers, complete when torchrun has ended."""
+    log, handler = logging.getLogger(multiprocessing.__name__), Unresponsive()
+    log.addHandler(handler)
+    try:
+        yield handler.pids
+    finally:
+        log.removeHandler(handler)
+
+
+def first_failure(
+    failures: Mapping[int, ProcessFailure], unresponsive: Collection[int] = ()
+) -> tuple[int, ProcessFailure]:
     """Rank and description of the process that failed first.
 
     Times are in whole seconds and do not settle it: torchrun ends the other processes by SIGTERM,
     unless they have lost their partner by then and end with an exception. A process that ended by
-    another signal was the first.
+    another signal was the first, if it was not torchrun that killed it in the end.
     """
 
-    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, bool, int]:
         failure = item[1]
-        return failure.exitcode == -signal.SIGTERM, failure.exitcode >= 0, failure.timestamp
+        ended = failure.exitcode == -signal.SIGTERM
+        late = failure.pid in unresponsive
+        return late, ended, failure.exitcode >= 0, failure.timestamp
 
     return min(failures.items(), key=order)
 
@@ -58,15 +89,28 @@ def describe(rank: int, failure: ProcessFailure, script: str) -> tuple[str, int]
     return message, failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 
+def describe_unresponsive(failures: Mapping[int, ProcessFailure], pids: Collection[int]) -> str:
+    """The processes that hung, which made the others give up."""
+    hung = [(rank, failure) for rank, failure in failures.items() if failure.pid in pids]
+    return ''.join(
+        f' Rank {rank} (local rank {failure.local_rank}, process {failure.pid}) had not ended 30 '
+        'seconds later and was killed: it hung, and the others may have failed from waiting for it.'
+        for rank, failure in hung
+    )
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the job and return its exit code."""
     args = parse_args(argv)
     share_cores(args.nproc_per_node)
     try:
-        torchrun(argv)
+        with watch_unresponsive() as unresponsive:
+            torchrun(argv)
     except ChildFailedError as error:
-        message, code = describe(*first_failure(error.failures), args.training_script)
-    except SignalException as error:
+        first = first_failure(error.failures, unresponsive)
+        message, code = describe(*first, args.training_script)
+        message += describe_unresponsive(error.failures, unresponsive - {first[1].pid})
+    except multiprocessing.SignalException as error:
         name = signal.Signals(error.sigval).name
         message, code = f'{name} ended the job.', 128 + error.sigval
     except RuntimeError as error:

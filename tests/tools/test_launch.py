@@ -3,9 +3,12 @@
 import importlib.util
 import os
 import socket
+import sys
 import textwrap
+import time
 
 import pytest
+from torch.distributed.elastic import multiprocessing
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 
@@ -37,6 +40,33 @@ def failure(exitcode: int, second: int) -> ProcessFailure:
 def test_which_process_failed_first(launch, failures, first):
     described = {rank: failure(*args) for rank, args in failures.items()}
     assert launch.first_failure(described)[0] == first
+
+
+def test_a_process_that_torchrun_had_to_kill_was_not_the_first(launch):
+    described = {0: failure(1, 5), 3: failure(-9, 5)}
+    described[3].pid = 78
+    assert launch.first_failure(described, {78})[0] == 0
+    message = launch.describe_unresponsive(described, {78})
+    assert 'Rank 3 (local rank 1, process 78)' in message and 'hung' in message
+    assert launch.describe_unresponsive(described, set()) == ''
+
+
+def test_processes_that_do_not_end_are_noticed(launch, tmp_path):
+    """By what torchrun's own class says when it has waited."""
+    code = 'import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '
+    code += f'pathlib.Path({str(tmp_path)!r}, "ready").touch(); time.sleep(600)'
+    context = multiprocessing.start_processes(
+        name='hangs',
+        entrypoint=sys.executable,
+        args={0: ('-c', code)},
+        envs={0: dict(os.environ)},
+        logs_specs=multiprocessing.DefaultLogsSpecs(str(tmp_path)),
+    )
+    while not (tmp_path / 'ready').exists():
+        time.sleep(0.01)
+    with launch.watch_unresponsive() as pids:
+        context.close(timeout=0.1)
+    assert pids == set(context.pids().values())
 
 
 @pytest.mark.parametrize(
