@@ -56,7 +56,7 @@ def weights(folder):
 )
 def test_same_weights_with_and_without(train, kind, backbone):
     off = weights(train('off', kind, backbone=backbone))
-    hook = "dict(type='LayerAttentionHook', interval=2)"
+    hook = "dict(type='LayerAttentionHook', interval=3)"
     on = weights(train('on', kind, hook, backbone))
     assert off.keys() == on.keys()
     assert all(torch.equal(off[name], on[name]) for name in off)

@@ -14,7 +14,8 @@ from test_coco_configs import options_for
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 SHORT = [
     'default_hooks.logger.interval=1',
-    'default_hooks.checkpoint.save_optimizer=False',
+    'default_hooks.checkpoint.interval=-1',
+    'default_hooks.checkpoint.save_last=False',
     'train_cfg.max_epochs=1',
     'train_cfg.val_interval=1',
     'randomness.seed=0',

@@ -126,10 +126,7 @@ def test_classifier(cli, save, tmp_path, opset, fold):
     """The tool's own check passes, and so does ours; the file says how to feed it."""
     cfg = backbone_cfg('SE')
     if fold:
-        cfg = backbone_cfg('DLALight', depth=18, base_channels=8, stem_channels=8, out_indices=(3,))
-        cfg.update(num_stages=4, strides=(1, 2, 2, 2), dilations=(1,) * 4)
-        cfg['stage_with_dcn'] = (False,) * 4
-        cfg['layer_attention'].update(head_channels=4, reduction=4)
+        cfg = backbone_cfg('DLALight', drop_path_rate=0.1)
     config, checkpoint, network = save(cfg)
     out = tmp_path / 'classifier.onnx'
     argv = [config, checkpoint, out, '--check', '--opset', opset, *['--fold'] * fold]
