@@ -1,7 +1,7 @@
 """Every shipped config trains and validates on a little real data.
 
-The six COCO configs of DLA-L, which test_coco_configs.py runs through training and testing, are
-left to that file.
+The three COCO configs of DLA-L with 50 layers, which test_coco_configs.py runs through training and
+testing, are left to that file.
 """
 
 import json
@@ -124,7 +124,8 @@ OTHER_COCO = [
 
 @pytest.mark.parametrize('config', OTHER_COCO, ids=lambda path: path.stem)
 def test_coco(config, train, tiny_coco, resnet_checkpoint, tmp_path):
-    options = options_for(config.stem, tiny_coco, resnet_checkpoint(50), tmp_path)
+    weights = resnet_checkpoint(int(config.stem.rsplit('_r', 1)[1]))
+    options = options_for(config.stem, tiny_coco, weights, tmp_path)
     losses, metrics = train(config, *options)
     check(losses, metrics, 'coco/bbox_mAP')
 
