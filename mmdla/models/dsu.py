@@ -1,6 +1,6 @@
-"""The Dynamic Sharing Unit of DLA: the recurrent unit that the blocks of a stage share."""
+"""The Dynamic Sharing Unit of DLA (IJCAI 2024): the recurrent unit that a stage's blocks share."""
 
-import torch.nn.functional as F
+import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class DSU(BaseModule):
     r"""Dynamic Sharing Unit (DLA, IJCAI 2024).
 
     A light LSTM cell over channel descriptors. ``form='released'`` is the cell of the
-    authors' code,
+    official implementation,
 
     .. math::
         [i\ f\ g] &= W_2^y\,\mathrm{ReLU}(W_1^y y) + W_2^h\,\mathrm{ReLU}(W_1^h h) \\
@@ -93,11 +93,13 @@ class DSU(BaseModule):
         Returns:
             tuple[Tensor, Tensor]: The next ``(h, c)``, each of shape (..., C).
         """
-        if y.shape[-1] != self.channels:
+        if isinstance(y, Tensor) and y.shape[-1] != self.channels:  # a tracer's proxy is none
             raise ValueError(f'y must have {self.channels} channels last, got {tuple(y.shape)}')
         if state is None:
-            zero = y.new_zeros(self.channels)
+            zero = torch.zeros_like(y)  # (..., C)
             state = (zero, zero)
+        if not (isinstance(state, (tuple, list)) and len(state) in (2, 3)):
+            raise TypeError(f'state must be (h, c) or None, got {describe_state(state)}')
         h, c, *known = state
         of_context = known[0] if known else self.of_context(h, c)
         of_input = self.of_input(y) if of_input is None else of_input
@@ -114,26 +116,29 @@ class DSU(BaseModule):
         return gates[..., n * self.channels : (n + 1) * self.channels]
 
     def of_input(self, y: Tensor) -> Tensor:
-        """What a descriptor (..., C) gives to the gates; of many descriptors in one go."""
-        if self.form == 'released':
-            return self.from_y(y)  # (..., 3C or 4C)
-        squeeze = self.from_cy[0]
-        return F.linear(y, squeeze.weight[:, self.channels :], squeeze.bias)  # (..., C // r)
+        """Return what a descriptor (..., C) gives to the gates; of many descriptors in one go."""
+        return self.from_y(y) if self.form == 'released' else y  # (..., 3C or 4C), or (..., C)
 
     def of_context(self, h: Tensor, c: Tensor) -> Tensor:
-        """What a state gives to the gates of every step that starts from it."""
-        if self.form == 'released':
-            return self.from_h(h)  # (..., 3C or 4C)
-        return F.linear(c.sigmoid(), self.from_cy[0].weight[:, : self.channels])  # (..., C // r)
+        """Return what a state gives to the gates of every step that starts from it."""
+        return self.from_h(h) if self.form == 'released' else c.sigmoid()
 
     def combine(self, of_input: Tensor, of_context: Tensor) -> Tensor:
         """``[i f g]``, and ``o`` with an output gate, before their sigmoids and tanh: (..., 3C)."""
-        total = of_input + of_context
-        return total if self.form == 'released' else self.from_cy[1:](total)
+        if self.form == 'released':
+            return of_input + of_context
+        shape = torch.broadcast_shapes(of_context.shape, of_input.shape)
+        return self.from_cy(torch.cat((of_context.expand(shape), of_input.expand(shape)), -1))
 
     def gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
         """The same from input and state."""
         return self.combine(self.of_input(y), self.of_context(h, c))
+
+
+def describe_state(state: object) -> str:
+    if isinstance(state, Tensor):
+        return f'a tensor of shape {tuple(state.shape)}'
+    return f'{state!r} ({type(state).__name__})'
 
 
 def check_context(context: str) -> str:
@@ -150,6 +155,6 @@ def _squeeze(in_channels: int, squeezed: int, out_channels: int) -> nn.Sequentia
     """``W2·ReLU(W1·x)``, both with bias."""
     return nn.Sequential(
         nn.Linear(in_channels, squeezed),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
         nn.Linear(squeezed, out_channels),
     )

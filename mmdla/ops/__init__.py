@@ -1,24 +1,47 @@
-"""The numerics of layer attention: a plain PyTorch reference of each, and a faster twin."""
+"""The operations of layer attention, ``torch.ops.mmdla.*``: one file for each, see ``library``."""
 
-from .choice import OPS, check_ops, takes_fast_path
-from .full import Pending, full_attention
-from .join import join, join_normed, pools_of_join
-from .light import Weights, light_attention, light_attention_of_join
-from .norm import is_fixed_affine
-from .value import value_map
+from .add_relu_pool import (
+    add_relu_pool,
+    affine_add_relu_pool,
+    affine_add_relu_pool_,
+    affine_of,
+    pool_affine_add_relu,
+)
+from .carried import carry_gradients, new_tokens, weighted_sum
+from .choice import OPS, check_ops, kernels_run
+from .dual_dwconv import (
+    dual_dwconv,
+    dual_dwconv_bn,
+    dual_dwconv_of_add_relu,
+    dual_dwconv_of_add_relu_,
+    plus_identity,
+)
+from .dwconv_pool import dwconv_pool
+from .weighted_sum import (
+    weighted_sum_bn_relu_add,
+    weighted_sum_relu_add,
+    weighted_sum_relu_add_,
+)
 
 __all__ = [
     'OPS',
-    'Pending',
-    'Weights',
+    'add_relu_pool',
+    'affine_add_relu_pool',
+    'affine_add_relu_pool_',
+    'affine_of',
+    'carry_gradients',
     'check_ops',
-    'full_attention',
-    'is_fixed_affine',
-    'join',
-    'join_normed',
-    'light_attention',
-    'light_attention_of_join',
-    'pools_of_join',
-    'takes_fast_path',
-    'value_map',
+    'dual_dwconv',
+    'dual_dwconv_bn',
+    'dual_dwconv_of_add_relu',
+    'dual_dwconv_of_add_relu_',
+    'dwconv_pool',
+    'kernels_run',
+    'new_tokens',
+    'plus_identity',
+    'pool_affine_add_relu',
+    'weighted_sum',
+    'weighted_sum_bn_relu_add',
+    'weighted_sum_relu_add',
+    'weighted_sum_relu_add_',
 ]

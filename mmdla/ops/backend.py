@@ -2,8 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,69 +17,96 @@ class Backend(NamedTuple):
         load (Callable): Gives them, or ``None`` where they are not to be had.
         dtypes (tuple[torch.dtype]): Of the maps that they take.
         channels_last (bool): Whether they take such maps, besides NCHW.
-        lacking (str): What is said where they are not to be had.
-        unasked (bool): Whether they run without ``ops='fast'``.
+        unavailable_reason (str): What is said where they are not to be had.
+        enabled_by_default (bool): Whether they run without ``ops='fast'``.
     """
 
-    load: Callable[[], ModuleType | None]
+    load: Callable[[], Any]
     dtypes: tuple[torch.dtype, ...]
     channels_last: bool
-    lacking: str
-    unasked: bool = True
+    unavailable_reason: str
+    enabled_by_default: bool = True
+
+
+def load_cpu() -> Any:
+    """Return the compiled kernels, or ``None`` where they cannot be built."""
+    return torch.ops.mmdla_cpu if extension.load() else None
 
 
 @functools.cache
-def load_triton() -> ModuleType | None:
-    """The Triton kernels, or ``None`` without Triton."""
+def load_triton() -> Any:
+    """Return the Triton kernels, or ``None`` without Triton."""
     try:
-        from . import gpu
+        from . import triton
     except ImportError:
         return None
-    return gpu
+    return triton
 
 
-FULL = (torch.float32, torch.float64)
+SINGLE = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
 BACKENDS = {
-    'cpu': Backend(extension.load, FULL, False, 'the kernels cannot be compiled'),
-    # not unasked until they have run on a GPU: see docs/performance.md
-    'cuda': Backend(load_triton, FULL + HALF, True, 'Triton is not installed', unasked=False),
+    'cpu': Backend(load_cpu, SINGLE, False, 'the kernels cannot be compiled'),
+    # not by default until they have run on a GPU: see docs/performance.md
+    'cuda': Backend(
+        load_triton, SINGLE + HALF, True, 'Triton is not installed', enabled_by_default=False
+    ),
 }
 
 
-def kernels(x: Tensor) -> ModuleType:
-    """The kernels for a map without :func:`obstacle`."""
-    return BACKENDS[x.device.type].load()
+def kernels(*maps: Tensor) -> Any:
+    """Return the kernels for these maps, or ``None`` where :func:`unsupported_reason` has one."""
+    return None if unsupported_reason(*maps) else BACKENDS[maps[0].device.type].load()
 
 
-def runs_unasked(x: Tensor) -> bool:
+def enabled_by_default(x: Tensor) -> bool:
     """Whether ``ops='auto'`` takes the kernels for a map."""
     backend = BACKENDS.get(x.device.type)
-    return backend is not None and backend.unasked
+    return backend is not None and backend.enabled_by_default
 
 
-def obstacle(*maps: Tensor) -> str | None:
-    """Why the kernels cannot work on these maps, or ``None``."""
+def unsupported_reason(*maps: Tensor) -> str | None:
+    """Say why the kernels cannot work on these maps, or return ``None``."""
     first = maps[0]
     backend = BACKENDS.get(first.device.type)
     if backend is None:
-        return f'no fast path for {first.device.type}'
+        return f'there are no kernels for {first.device.type}'
     if first.dtype not in backend.dtypes:
         names = ', '.join(str(dtype).removeprefix('torch.') for dtype in backend.dtypes)
-        return f'on {first.device.type} it needs {names}, got {first.dtype}'
+        return f'on {first.device.type} they need {names}, got {first.dtype}'
+    if first.numel() == 0:
+        return 'the maps are empty'
     if any(m.dtype != first.dtype or m.shape != first.shape for m in maps):
         return 'the maps differ in dtype or shape'
     if any(m.device != first.device for m in maps):
         return 'the maps are on several devices'
     if first.is_cuda and first.device.index != torch.cuda.current_device():
         return f'the maps are on {first.device}, which is not the current device'
-    formats = [torch.contiguous_format] + [torch.channels_last] * backend.channels_last
-    if not any(all(m.is_contiguous(memory_format=f) for m in maps) for f in formats):
-        return f'it needs {" or ".join("NCHW" if f is formats[0] else "NHWC" for f in formats)}'
-    return None if backend.load() is not None else backend.lacking
+    if not all(m.is_contiguous() for m in maps) and not (
+        backend.channels_last
+        and all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    ):
+        return f'they need NCHW{" or NHWC" * backend.channels_last}'
+    return None if _is_there(first.device.type) else backend.unavailable_reason
 
 
-def arranged(gradient: Tensor, x: Tensor) -> Tensor:
-    """A gradient in the layout of the map that it belongs to."""
+@torch.compiler.assume_constant_result
+def _is_there(device_type: str) -> bool:
+    return BACKENDS[device_type].load() is not None
+
+
+def match_memory_format(gradient: Tensor, x: Tensor) -> Tensor:
+    """Return a gradient in the dtype and layout of the map that it belongs to."""
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     return gradient.to(x.dtype).contiguous(memory_format=layout)
+
+
+def as_vectors(x: Tensor, *vectors: Tensor) -> list[Tensor]:
+    """Return vectors as the kernels for a map read them: contiguous, in float32 at least."""
+    dtype = at_least_float32(x.dtype)
+    return [v.to(dtype).contiguous() for v in vectors]
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Return what vectors and sums of maps of this dtype are computed in."""
+    return torch.promote_types(dtype, torch.float32)

@@ -1,26 +1,35 @@
-"""Which implementation of an operation runs."""
+"""Whether the fused operations run, or the modules that they stand for. Decided here alone.
+
+Modules run whenever somebody could notice the difference: hooks on what would not be called, a
+replaced ``forward``, tracers, dispatch modes, function transforms, tensor subclasses.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
-from .backend import runs_unasked
+from .backend import enabled_by_default, unsupported_reason
 
 OPS = ('auto', 'reference', 'fast')
 VARIABLE = 'MMDLA_OPS'
 
 
 def check_ops(ops: str) -> str:
-    """``'auto'``, ``'reference'`` or ``'fast'``."""
+    """Return ``'auto'``, ``'reference'`` or ``'fast'``, or raise ``ValueError``."""
     if ops not in OPS:
         raise ValueError(f'ops must be one of {", ".join(map(repr, OPS))}, got {ops!r}')
     return ops
 
 
-def forced_ops(ops: str = 'auto') -> str:
-    """What an argument and the environment variable ``MMDLA_OPS`` ask for; the argument wins."""
+def requested_ops(ops: str = 'auto') -> str:
+    """Return what an argument and the variable ``MMDLA_OPS`` ask for; the argument wins."""
     if ops == 'auto':
         ops = os.environ.get(VARIABLE) or 'auto'
         if ops not in OPS:
@@ -28,23 +37,72 @@ def forced_ops(ops: str = 'auto') -> str:
     return ops
 
 
-def takes_fast_path(ops: str, x: Tensor, obstacle: Callable[[], str | None]) -> bool:
-    """Whether the fast implementation runs.
+def kernels_run(
+    ops: str, maps: tuple[Tensor, ...], modules: Iterable[nn.Module], reason: str | None = None
+) -> bool:
+    """Whether the fused operations run on these maps in place of these modules.
 
     Args:
-        ops (str): The argument of the caller.
-        x (Tensor): One of the maps.
-        obstacle (Callable): Says why the fast implementation cannot run here, or ``None``.
+        ops (str): The argument of the layer attention. With ``'fast'`` also under dispatch modes,
+            which see the operations, and on devices where they do not run by default.
+        maps (tuple[Tensor]): What they would work on.
+        modules (Iterable[nn.Module]): What would not be called.
+        reason (str, optional): Why they cannot stand for the modules.
 
     Raises:
-        RuntimeError: It was asked for and cannot run.
+        RuntimeError: ``ops='fast'`` where the kernels do not take such maps.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False  # a compiler or exporter sees plain operations
-    wanted = forced_ops(ops)
-    if wanted == 'reference' or (wanted == 'auto' and not runs_unasked(x)):
+    requested = requested_ops(ops)
+    x = maps[0]
+    if requested == 'reference' or is_looked_into(x, modes=requested == 'auto'):
         return False
-    reason = obstacle()
-    if reason is not None and wanted == 'fast':
+    if requested == 'auto' and not enabled_by_default(x):
+        return False
+    if any(is_observed(module) for module in modules):
+        return False
+    if x.numel() == 0:
+        return False  # no kernel has anything to do
+    reason = reason or unsupported_reason(*maps)
+    if reason is not None and requested == 'fast':
         raise RuntimeError(f"ops='fast' cannot be used: {reason}")
     return reason is None
+
+
+def is_looked_into(x: Any, modes: bool = True) -> bool:
+    """Whether something follows the single operations of a forward pass.
+
+    Args:
+        x (Tensor): A map; a proxy of ``torch.fx`` or a tensor subclass is followed.
+        modes (bool): Whether dispatch modes count.
+    """
+    if torch.compiler.is_compiling():
+        return _is_exporting()
+    if type(x) is not Tensor or torch.jit.is_tracing():
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        return True
+    if modes and torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    if torch._C._len_torch_function_stack() > 0 and modes:
+        stack = _get_current_function_mode_stack()
+        # a default device is such a mode too
+        return not all(isinstance(mode, DeviceContext) for mode in stack)
+    return False
+
+
+def _is_exporting() -> bool:
+    """Whether ``torch.export`` traces, whose programs other runtimes read."""
+    is_exporting = getattr(torch.compiler, 'is_exporting', None)
+    return is_exporting is None or is_exporting()  # PyTorch before 2.7 cannot tell
+
+
+def is_observed(module: nn.Module) -> bool:
+    """Whether a call of a module is seen by somebody, or is not that of its class."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+        or 'forward' in module.__dict__
+    )

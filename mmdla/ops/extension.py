@@ -20,8 +20,8 @@ FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fassociative-math', '-fno-
 
 
 @functools.cache
-def load() -> ModuleType | None:
-    """The kernels, or ``None`` where they cannot be built (which is logged once)."""
+def load() -> bool:
+    """Load the kernels, say whether they are there (why not is logged once)."""
     logger = logging.getLogger('torch.utils.cpp_extension')
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns where there is no CUDA, which is not asked for
@@ -42,12 +42,15 @@ def load() -> ModuleType | None:
                 # PyTorch waits for a file that a killed process may have left; ours ends with it
                 (folder / 'lock').unlink(missing_ok=True)
                 sources = [str(path) for path in _copied(folder) if path.suffix == '.cpp']
-                return cpp_extension.load(name, sources, FLAGS, build_directory=str(folder))
+                cpp_extension.load(
+                    name, sources, FLAGS, build_directory=str(folder), is_python_module=False
+                )
+                return True
         except (OSError, RuntimeError, ImportError) as error:
             lines = str(error).strip().splitlines()
             reason = next((line for line in lines if 'error:' in line), lines[0])
     print_log(f'mmdla runs without its CPU kernels: {reason}', 'current', 30)
-    return None
+    return False
 
 
 def _copied(folder: Path) -> list[Path]:

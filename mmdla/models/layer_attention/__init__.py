@@ -1,9 +1,9 @@
 """Layer attentions, one instance per ResNet stage. To add one, see :class:`LayerAttention`."""
 
+from .base import DLABase, MRLABase
 from .build import build_layer_attention, known_types
 from .channel import ECA, SE
 from .dia import DIALSTM
-from .full import DLABase, MRLABase
 from .interface import LayerAttention
 from .light import DLALight, MRLALight
 

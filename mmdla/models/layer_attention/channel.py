@@ -39,7 +39,7 @@ class SE(ChannelAttention):
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(channels, squeezed, bias=False),
-                nn.ReLU(inplace=True),
+                nn.ReLU(),
                 nn.Linear(squeezed, channels, bias=False),
             )
             for _ in range(num_blocks)

@@ -2,10 +2,12 @@
 
 import math
 
+import torch
+import torch.fx
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ...ops.norm import at_least_float32
+from ...ops.backend import at_least_float32
 from ..arguments import check_int, check_rate
 from ..layers import build_norm
 
@@ -17,7 +19,7 @@ def kernel_size_for(channels: int) -> int:
 
 
 def pool(x: Tensor) -> Tensor:
-    """Global average pooling ``GAP``: (B, C, H, W) to (B, C)."""
+    """Return the global average pooling ``GAP``: (B, C, H, W) to (B, C)."""
     return x.mean((2, 3))
 
 
@@ -57,24 +59,43 @@ class Heads(nn.Module):
         rate = check_rate('drop_path_rate', drop_path_rate)
         self.drop_path = DropPath(rate) if rate else nn.Identity()
 
+    def bypassed(self) -> tuple[nn.Module, ...]:
+        """Return the modules that fused operations stand for."""
+        return self, self.value, self.norm, self.drop_path
+
+    def is_as_written(self) -> bool:
+        """Whether nothing was put in the place of the value convolution."""
+        return is_plain_conv(self.value)
+
     def query_key(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Query and key from the descriptor ``y`` (B, C), each (B, C)."""
         y = y.unsqueeze(1)  # (B, 1, C)
         return self.query(y).squeeze(1), self.key(y).squeeze(1)
 
     def similarity(self, q: Tensor, k: Tensor) -> Tensor:
-        """``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads).
+        """Return ``q_h·k_h / sqrt(width)`` for every head: (..., C), (..., C) to (..., heads).
 
         At least in float32: products of float16 overflow at 256·256, and the softmax or sigmoid
         that follows would be NaN. Those are to be rounded, not this.
         """
-        q, k = (t.to(at_least_float32(t.dtype)) for t in (q, k))
-        qk = (q * k).unflatten(-1, (-1, self.head_channels))  # (..., heads, width)
+        qk = split_heads(in_float32(q) * in_float32(k), self.head_channels)  # (..., heads, width)
         return qk.sum(-1) / math.sqrt(self.head_channels)
 
     def per_channel(self, weight: Tensor) -> Tensor:
         """Repeat a weight of every head for its channels: (..., heads) to (..., C)."""
         return weight.repeat_interleave(self.head_channels, dim=-1)
+
+
+@torch.fx.wrap  # torch.fx sees one call, not a choice that depends on the tensor
+def in_float32(t: Tensor) -> Tensor:
+    """Return a tensor in float32 at least."""
+    return t.to(at_least_float32(t.dtype))
+
+
+@torch.fx.wrap
+def split_heads(t: Tensor, width: int) -> Tensor:
+    """(..., C) to (..., heads, width)."""
+    return t.reshape(*t.shape[:-1], t.shape[-1] // width, width)  # ONNX has no unflatten before 13
 
 
 def channel_conv(channels: int, kernel_size: int | None = None) -> nn.Conv1d:
@@ -92,3 +113,14 @@ def channel_conv(channels: int, kernel_size: int | None = None) -> nn.Conv1d:
 def depthwise(channels: int) -> nn.Conv2d:
     """Depthwise 3x3 convolution without bias."""
     return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+
+def is_plain_conv(conv: nn.Module) -> bool:
+    """Whether a module still is :func:`depthwise`: no quantized, parametrized or changed one."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.bias is None
+        and conv.padding_mode == 'zeros'
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.kernel_size == (3, 3)
+    )

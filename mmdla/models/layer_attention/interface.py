@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..arguments import check_init_cfg, check_int
 from ..layers import build_norm, check_norm_cfg
@@ -12,10 +12,10 @@ from ..layers import build_norm, check_norm_cfg
 class LayerAttention(BaseModule):
     """Base class of the layer attentions: one instance serves one stage.
 
-    The stage calls the two methods below once for every block, in order, and hands the state
-    that a call returns to the next one. The state is local to one forward pass: it starts as
-    ``None`` in every stage and may be anything made of tensors. A subclass overrides the method
-    it needs and is registered with ``mmengine.registry.MODELS``; that is all.
+    The stage calls the attention once for every block, in order, and hands the state that a call
+    returns to the next one. The state is local to one forward pass: it starts as ``None`` in every
+    stage and may be anything made of tensors. A subclass overrides :meth:`recalibrate` or
+    :meth:`attend` and is registered with ``mmengine.registry.MODELS``; that is all.
 
     Args:
         channels (int): Channels ``C`` of the stage.
@@ -23,8 +23,6 @@ class LayerAttention(BaseModule):
         norm_cfg (dict): Norm layers of the backbone. Default: ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine.
     """
-
-    fuses_norm = False  # whether ``finish`` takes ``last_norm``, and ``recalibrate`` does nothing
 
     def __init__(
         self,
@@ -52,13 +50,31 @@ class LayerAttention(BaseModule):
             f'{type(self).__name__} does not'
         )
 
+    def forward(
+        self, index: int, x: Tensor, shortcut: Tensor, state: Any, before_sum: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Work on block ``index``: :meth:`attend`, or :meth:`recalibrate` before the sum.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            x (Tensor): Output of the block or, before the sum, its residual, shape (B, C, H, W).
+            shortcut (Tensor): Shortcut of the block, shape (B, C, H, W).
+            state (Any): What the previous call returned.
+            before_sum (bool): Whether the shortcut is still to be added. Default: False.
+
+        Returns:
+            tuple[Tensor, Any]: The new ``x`` and the next state.
+        """
+        if before_sum:
+            return self.recalibrate(index, x, state)
+        return self.attend(index, x, shortcut, state)
+
     def recalibrate(self, index: int, residual: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Change the residual branch of block ``index`` before the shortcut is added.
 
         Args:
             index (int): Block of the stage, from 0.
-            residual (Tensor): Shape (B, C, H, W). The stage adds the shortcut to what is
-                returned in place.
+            residual (Tensor): Shape (B, C, H, W).
             state (Any): What the previous call returned.
 
         Returns:
@@ -80,15 +96,28 @@ class LayerAttention(BaseModule):
         """
         return x, state
 
-    def finish(
-        self, index: int, residual: Tensor, shortcut: Tensor, state: Any
-    ) -> tuple[Tensor, Any]:
-        """Add the shortcut, rectify, and :meth:`attend`: the end of every block.
+    def overrides(self, name: str) -> bool:
+        """Whether a class below this one, or the object itself, has its own method ``name``."""
+        return name in self.__dict__ or getattr(type(self), name) is not getattr(
+            LayerAttention, name
+        )
 
-        What can do more of it at once overrides this; ``residual`` may be overwritten.
+    def run_fused(
+        self, index: int, block: nn.Module, x: Tensor, shortcut: Tensor, state: Any
+    ) -> tuple[Tensor, Any] | None:
+        """Run block ``index`` and :meth:`attend` as fused operations, if this attention has them.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            block (ResidualBlock): That block.
+            x (Tensor): Its input, shape (B, C_in, H_in, W_in).
+            shortcut (Tensor): Its shortcut, shape (B, C, H, W).
+            state (Any): What the previous call returned.
+
+        Returns:
+            tuple[Tensor, Any], optional: As :meth:`attend`; ``None`` if the modules are to run.
         """
-        residual += shortcut
-        return self.attend(index, residual.relu_(), shortcut, state)
+        return None
 
     def maps_summed(self, index: int) -> int:
         """How many maps (C, H, W) block ``index`` adds up with weights, for counts of operations.

@@ -1,20 +1,26 @@
-"""Light layer attention: MRLA-L (ICLR 2023) and DLA-L (IJCAI 2024), linear in the depth."""
+"""Light layer attention, linear in the depth.
+
+MRLA-L: "Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023).
+DLA-L: "Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, 2406.13392).
+"""
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ...ops import (
-    Weights,
-    is_fixed_affine,
-    light_attention,
-    light_attention_of_join,
-    pools_of_join,
-    takes_fast_path,
+    add_relu_pool,
+    affine_of,
+    dual_dwconv,
+    dual_dwconv_bn,
+    dual_dwconv_of_add_relu,
+    dual_dwconv_of_add_relu_,
+    plus_identity,
+    pool_affine_add_relu,
 )
-from ...ops.light import obstacle
+from ...ops.batch_norm import drop_path_scale, running_affine, update_statistics
 from ..dsu import DSU, State, check_context, seen_context
-from .heads import Heads, depthwise, pool
+from .heads import Heads, depthwise, is_plain_conv, pool
 from .multi_head import MultiHeadAttention
 
 
@@ -43,7 +49,7 @@ class MRLALight(MultiHeadAttention):
 
     heads_type = LightHeads
 
-    refreshes = False  # whether the newest context changes the shortcut
+    refreshes = False  # whether the newest context changes the shortcut, with a conv ``extract``
 
     def start_as_identity(self):
         for heads in self.blocks:
@@ -52,35 +58,77 @@ class MRLALight(MultiHeadAttention):
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 
-    def finish(self, index, residual, shortcut, state, last_norm=None):
+    def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]
-        layers = heads.norm, heads.drop_path
-        if self.needs_gradients(residual, shortcut) or not (
-            is_fixed_affine(heads.norm)
-            and takes_fast_path(self.ops, residual, lambda: obstacle(residual, shortcut, *layers))
-        ):
-            return super().finish(index, residual, shortcut, state, last_norm)
-        pooled = pools_of_join(residual, shortcut, last_norm)
-        weights, state = self.weigh(index, pooled.x, pooled.s, state)
-        out = light_attention_of_join(residual, shortcut, weights, *layers, last_norm)
-        return out, state
-
-    def attend(self, index, x, shortcut, state, pooled=None):
-        heads = self.blocks[index]
-        if pooled is None:
-            y, y_shortcut, handover = pool(x), pool(shortcut) if self.refreshes else None, None
-        else:
-            y, y_shortcut, handover = pooled  # 2 x (B, C)
-        weights, state = self.weigh(index, y, y_shortcut, state)
-        layers = heads.norm, heads.drop_path
-        return light_attention(x, shortcut, weights, *layers, self.ops, handover), state
+        y_shortcut = pool(shortcut) if self.refreshes else None  # (B, C)
+        a, d, state = self.weigh(index, pool(x), y_shortcut, state)
+        earlier = shortcut if d is None else d[..., None, None] * shortcut  # (B, C, H, W)
+        if self.refreshes:
+            earlier = earlier + self.extract(shortcut)
+        o = a[..., None, None] * heads.value(x) + heads.lambda_ * earlier  # (B, C, H, W)
+        return x + heads.drop_path(heads.norm(o)), state
 
     def weigh(
         self, index: int, y: Tensor, y_shortcut: Tensor | None, state: State | None
-    ) -> tuple[Weights, State | None]:
-        """What is made of the descriptors ``GAP(x_l)`` and ``GAP(s_l)``, each (B, C)."""
+    ) -> tuple[Tensor, Tensor | None, State | None]:
+        """Return what a block weights its maps with.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            y (Tensor): ``GAP(x_l)``, shape (B, C).
+            y_shortcut (Tensor, optional): ``GAP(s_l)``, shape (B, C); needed if ``refreshes``.
+            state (tuple[Tensor, ...], optional): What the previous call returned.
+
+        Returns:
+            tuple: ``a`` (B, C); ``d`` (B or 1, C), ``None`` for 1; the next state.
+        """
+        return self.blocks[index].gate(y), None, state
+
+    def infer(self, index, residual, shortcut, state, last_norm, overwritable):
         heads = self.blocks[index]
-        return Weights(heads.gate(y), heads.value.weight, heads.lambda_), state
+        affine = affine_of(last_norm, residual)  # 2 x (B, C)
+        pooled_x, pooled_s = pool_affine_add_relu(residual, shortcut, *affine)  # 2 x (B, C)
+        a, d, state = self.weigh(index, pooled_x, pooled_s, state)
+        folded = _fold_norm(*self.kernels(heads, a, d), residual, heads)
+        if overwritable:
+            dual_dwconv_of_add_relu_(residual, shortcut, *affine, *folded)
+            return residual, state
+        return dual_dwconv_of_add_relu(residual, shortcut, *affine, *folded), state
+
+    def train_step(self, index, residual, shortcut, state):
+        heads = self.blocks[index]
+        x, pooled_x, pooled_s, token = add_relu_pool(residual, shortcut)
+        a, d, state = self.weigh(index, pooled_x, pooled_s, state)
+        kx, ks = self.kernels(heads, a, d)  # 2 x (B, C, 9)
+        if not heads.norm.training:
+            return dual_dwconv(x, shortcut, token, *_fold_norm(kx, ks, x, heads)), state
+        norm, keep = heads.norm, drop_path_scale(x, heads.drop_path)  # (B, 1)
+        out, mean, var = dual_dwconv_bn(
+            x, shortcut, token, kx, ks, norm.weight, norm.bias, keep, norm.eps
+        )
+        update_statistics(norm, mean, var, x.numel() // x.shape[1])
+        return out, state
+
+    def kernels(self, heads: LightHeads, a: Tensor, d: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Fold ``o`` into one 3x3 kernel for ``x`` and one for ``s``, each (B, C, 9)."""
+        kx = a.unsqueeze(-1) * heads.value.weight.view(-1, 9)  # (B, C, 9)
+        lambda_ = heads.lambda_.view(-1, 1)  # (C, 1)
+        if not self.refreshes:
+            extract = lambda_.new_zeros(lambda_.shape[0], 9)
+        else:
+            extract = self.extract.weight.view(-1, 9)
+        ks = lambda_ * plus_identity(extract, 1.0 if d is None else d.unsqueeze(-1))
+        return kx, ks.expand(kx.shape)
+
+
+def _fold_norm(
+    kx: Tensor, ks: Tensor, x: Tensor, heads: LightHeads
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Kernels 2 x (B, C, 9) and bias (B, C) of ``x + keep * norm(o)`` from the kernels of ``o``."""
+    keep = drop_path_scale(x, heads.drop_path)  # (B, 1)
+    scale, shift = (keep * v for v in running_affine(heads.norm))  # 2 x (B, C)
+    scale = scale.unsqueeze(-1)  # (B, C, 1)
+    return plus_identity(scale * kx, 1.0), scale * ks, shift
 
 
 @MODELS.register_module()
@@ -102,8 +150,9 @@ class DLALight(MRLALight):
             detection, 4 for CIFAR. Default: 16.
         form (str): Form of the :class:`DSU`. Default: ``'released'``.
         context (str): Whose context refreshes a sample: its own (``'sample'``), or that of the
-            batch's first sample (``'first'``), as in the authors' code, where the result for a
-            picture depends on its batch. For checks against their numbers. Default: ``'sample'``.
+            batch's first sample (``'first'``), as in the official implementation, where the result
+            for an image depends on its batch. For checks against its numbers. Default:
+            ``'sample'``.
         **kwargs: As :class:`MRLALight`.
     """
 
@@ -123,10 +172,18 @@ class DLALight(MRLALight):
         self.dsu = DSU(channels, reduction, form)
         self.extract = depthwise(channels)
 
+    def shared_modules(self):
+        yield from super().shared_modules()
+        yield from self.dsu.modules()
+        yield self.extract
+
+    def is_as_written(self) -> bool:
+        return super().is_as_written() and is_plain_conv(self.extract)
+
     def weigh(self, index, y, y_shortcut, state):
-        weights, _ = super().weigh(index, y, y_shortcut, state)
+        a, _, _ = super().weigh(index, y, y_shortcut, state)
         of_inputs = self.dsu.of_input(torch.stack((y, y_shortcut), 1))  # (B, 2, 3C)
         h, c = self.dsu(y, state, of_inputs[:, 0])  # 2 x (B, C)
         state = (h, c, self.dsu.of_context(h, c))
         d, _ = self.dsu(y_shortcut, seen_context(state, self.context), of_inputs[:, 1])  # (B, C)
-        return Weights(*weights[:3], d, self.extract.weight), state
+        return a, d, state

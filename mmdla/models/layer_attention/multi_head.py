@@ -1,10 +1,13 @@
-"""What the attentions of the MRLA family share: heads for every block, and how a block ends."""
+"""What the attentions of the MRLA family share: heads for every block, and fused blocks."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from ...ops import check_ops, join, join_normed, takes_fast_path
-from ...ops.backend import obstacle
+from ...ops import check_ops, kernels_run
+from ...ops.backend import unsupported_reason
+from ...ops.batch_norm import unsupported_reason as unsupported_layers
 from .heads import Heads
 from .interface import LayerAttention
 
@@ -18,8 +21,8 @@ class MultiHeadAttention(LayerAttention):
         head_channels (int): Channels ``d`` of one head. Default: 32.
         kernel_size (int, optional): Odd width of the channel convolutions. Default: from ``C``.
         drop_path_rate (float): Drop path of the attention branch. Default: 0.
-        ops (str): Implementation, ``'reference'``, ``'fast'`` or ``'auto'``: the fast one where it
-            can run. Default: ``'auto'``.
+        ops (str): ``'reference'`` (the modules run), ``'fast'`` or ``'auto'``: fused operations
+            where they can run and nobody observes the modules. Default: ``'auto'``.
         norm_cfg (dict, optional): Norm layers. Default: ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine.
 
@@ -29,7 +32,6 @@ class MultiHeadAttention(LayerAttention):
     """
 
     heads_type: type[Heads]
-    fuses_norm = True
 
     def __init__(
         self,
@@ -49,21 +51,74 @@ class MultiHeadAttention(LayerAttention):
             for _ in range(num_blocks)
         )
 
-    def finish(self, index, residual, shortcut, state, last_norm=None):
-        if last_norm is None:
-            x, pooled = join(residual, shortcut, self.ops)
-        elif takes_fast_path(self.ops, residual, lambda: obstacle(residual, shortcut)):
-            x, pooled = join_normed(residual, shortcut, last_norm)
-        else:
-            x, pooled = join(last_norm(residual), shortcut, self.ops)
-        return self.attend(index, x, shortcut, state, pooled)
-
-    def attend(self, index, x, shortcut, state, pooled=None):
-        """As in the base class, with ``GAP(x)`` and ``GAP(shortcut)`` where they are known."""
+    def attend(self, index, x, shortcut, state):
         raise NotImplementedError
+
+    def shared_modules(self) -> Iterator[nn.Module]:
+        """Modules that all blocks share and that fused operations do not call as they are."""
+        yield self
+
+    def run_fused(self, index, block, x, shortcut, state):
+        heads = self.blocks[index]
+        if not (self.is_as_written() and heads.is_as_written() and block.is_as_written()):
+            return None
+        bypassed = (*self.shared_modules(), *heads.bypassed(), block, block.relu)
+        reason = unsupported_layers(shortcut, heads.norm, heads.drop_path)
+        if not kernels_run(self.ops, (shortcut,), bypassed, reason):
+            return None
+        if not self.can_carry(shortcut, state):
+            return None
+        infers = not self.needs_gradients(x, shortcut) and not heads.norm.training
+        leaves_norm = infers and block.can_leave_norm()
+        residual = block.residual(x, last_norm=not leaves_norm)
+        if unsupported_reason(residual, shortcut) is not None:  # what the convolutions returned
+            residual = block.last_norm(residual) if leaves_norm else residual
+            return self(index, block.finish(residual, shortcut), shortcut, state)
+        if infers:
+            last_norm = block.last_norm if leaves_norm else None
+            overwritable = block.owns_residual(not leaves_norm)
+            return self.infer(index, residual, shortcut, state, last_norm, overwritable)
+        return self.train_step(index, block.drop_path(residual), shortcut, state)
+
+    def can_carry(self, shortcut: Tensor, state) -> bool:
+        """Whether the state of the blocks before is one that fused operations can go on from."""
+        return True
+
+    def infer(self, index, residual, shortcut, state, last_norm, overwritable):
+        """Finish block ``index`` without gradients, all norms with running statistics.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            residual (Tensor): Shape (B, C, H, W).
+            shortcut (Tensor): Shape (B, C, H, W).
+            state (Any): What the previous call returned.
+            last_norm (BatchNorm2d, optional): Norm that the residual has yet to pass.
+            overwritable (bool): Whether nobody else has the residual.
+
+        Returns:
+            tuple[Tensor, Any]: Output of the block and the next state.
+        """
+        raise NotImplementedError
+
+    def train_step(self, index, residual, shortcut, state):
+        """Finish block ``index`` with gradients; arguments and results as :meth:`infer`."""
+        raise NotImplementedError
+
+    def is_as_written(self) -> bool:
+        """Whether no class below the one that has the fused form changes a documented method."""
+        own, author = type(self), _author(type(self), 'train_step')
+        return not any(
+            name in self.__dict__ or getattr(own, name) is not getattr(author, name)
+            for name in ('forward', 'attend', 'recalibrate')
+        )
 
     def needs_gradients(self, *inputs: Tensor) -> bool:
         """Whether a backward pass may go through this attention."""
         if not torch.is_grad_enabled():
             return False
         return any(t.requires_grad for t in (*inputs, *self.parameters()))
+
+
+def _author(cls: type, name: str) -> type:
+    """The class that a method comes from."""
+    return next(base for base in cls.__mro__ if name in vars(base))

@@ -20,7 +20,7 @@ from ..arguments import (
 from ..layer_attention import build_layer_attention
 from ..layers import build_conv, build_norm, check_norm_cfg
 from . import options
-from .blocks import BasicBlock, Bottleneck
+from .blocks import BasicBlock, Bottleneck, apply_relu
 from .host import default_norm_eval, default_stem_channels
 from .stage import ResStage
 
@@ -237,7 +237,7 @@ class DLAResNet(BaseModule):
             bias=False,
         )
         norm = build_norm(self.norm_cfg, out_channels)[1]
-        return [conv, norm, nn.ReLU(inplace=True)]
+        return [conv, norm, nn.ReLU()]
 
     def _make_blocks(
         self,
@@ -324,14 +324,20 @@ class DLAResNet(BaseModule):
         Returns:
             tuple[Tensor, ...]: Shapes (B, C_i, H_i, W_i).
         """
-        for layer in self.stem_layers:
-            x = layer(x)
+        x = self._stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
+
+    def _stem(self, x: Tensor) -> Tensor:
+        """Images to (B, stem_channels, H / 4, W / 4); of CIFAR's ResNets (..., H, W)."""
+        if self.deep_stem:
+            return self.maxpool(self.stem(x))
+        norm = getattr(self, self.norm1_name)
+        return self.maxpool(apply_relu(self.relu, norm(self.conv1(x)), norm))
 
     def train(self, mode: bool = True) -> 'DLAResNet':
         """Set the mode, but for what is frozen and, with ``norm_eval``, batch norm."""

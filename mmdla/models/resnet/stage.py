@@ -18,7 +18,7 @@ class ResStage(BaseModule):
     ``attention``; ``stage[i]``, ``len(stage)`` and iteration speak of the blocks.
 
     Args:
-        blocks (list[nn.Module]): Modules with ``block(x) -> (residual, shortcut)``.
+        blocks (list[nn.Module]): :class:`~mmdla.models.resnet.blocks.ResidualBlock` or the like.
         attention (LayerAttention, optional): ``None`` makes a plain ResNet stage.
         with_cp (bool): Recompute every block, with its attention, in the backward pass.
     """
@@ -36,7 +36,10 @@ class ResStage(BaseModule):
     def __len__(self) -> int:
         return self.num_blocks
 
-    def __getitem__(self, index: int) -> nn.Module:
+    def __getitem__(self, index: int | slice) -> nn.Module:
+        """Return block ``index``, or several blocks, without attention, as ``nn.Sequential``."""
+        if isinstance(index, slice):
+            return nn.Sequential(*list(self)[index])
         if not -self.num_blocks <= index < self.num_blocks:
             raise IndexError(f'block {index} of {self.num_blocks}')
         return self._modules[str(index % self.num_blocks)]
@@ -55,20 +58,26 @@ class ResStage(BaseModule):
         return x
 
     def _step(self, index: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        block = self[index]
-        if self._fuses_norm(block):
-            residual, shortcut = block(x, last_norm=False)  # 2 x (B, C, H, W)
-            return self.attention.finish(index, residual, shortcut, state, block.last_norm)
-        residual, shortcut = block(x)  # 2 x (B, C, H, W)
-        if self.attention is None:
-            residual = block.drop_path(residual)
-            residual += shortcut
-            return block.relu(residual), state
-        residual, state = self.attention.recalibrate(index, residual, state)
-        return self.attention.finish(index, block.drop_path(residual), shortcut, state)
+        """Run block ``index`` and the attention: its output and the next state."""
+        block, attention = self[index], self.attention
+        if attention is None:
+            return block(x), state
+        shortcut = block.shortcut(x)  # (B, C, H, W)
+        fused = attention.run_fused(index, block, x, shortcut, state)
+        if fused is not None:
+            return fused
+        if attention.overrides('recalibrate'):
+            states = []
 
-    def _fuses_norm(self, block: nn.Module) -> bool:
-        """Whether the attention makes the last norm of a block part of its own work."""
-        if torch.is_grad_enabled() or self.attention is None or not self.attention.fuses_norm:
-            return False
-        return block.can_leave_norm()
+            def recalibrate(residual: Tensor) -> Tensor:
+                residual, after = attention(index, residual, shortcut, state, before_sum=True)
+                states.append(after)
+                return residual
+
+            x = block(x, shortcut, recalibrate)
+            state = states[0]  # a checkpointed block calls again
+            if not attention.overrides('attend'):
+                return x, state
+        else:
+            x = block(x, shortcut)
+        return attention(index, x, shortcut, state)

@@ -155,7 +155,7 @@ struct OneConv {
 
 // The sum of two.
 template <typename T>
-struct TwoConvs {
+struct DualConv {
   static constexpr int results = 1;
   OneConv<T> x, s;
   template <int R>

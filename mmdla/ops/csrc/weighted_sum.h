@@ -38,7 +38,7 @@ inline void sum_piece(const std::vector<const T*>& maps, int64_t offset, const T
 
 // out = x + keep * relu(scale * o + shift), which may be x itself; NaN stays.
 template <typename T>
-inline void add_rectified_row(const T* x, const T* o, T scale, T shift, T keep, int64_t size,
+inline void relu_add_row(const T* x, const T* o, T scale, T shift, T keep, int64_t size,
                               T* out) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < size; ++i) {
@@ -49,7 +49,7 @@ inline void add_rectified_row(const T* x, const T* o, T scale, T shift, T keep, 
 
 // The gradient of o, alpha t + beta o + gamma, in the place of o.
 template <typename T>
-inline void rectified_row(const T* g, T scale, T shift, T alpha, T beta, T gamma, int64_t size,
+inline void relu_gradient_row(const T* g, T scale, T shift, T alpha, T beta, T gamma, int64_t size,
                           T* o) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < size; ++i) {
@@ -132,12 +132,12 @@ inline std::tuple<Tensor, Tensor, Tensor> weighted_sum_moments(const Tensor& w,
 }
 
 // x + keep * relu(scale * o + shift)
-inline Tensor add_rectified(const Tensor& x, const Tensor& o, const Tensor& scale, const Tensor& shift,
+inline Tensor relu_add(const Tensor& x, const Tensor& o, const Tensor& scale, const Tensor& shift,
                      const Tensor& keep) {
   check(x, {x, o});
   const Shape shape(x);
   Tensor out = at::empty_like(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "add_rectified", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "relu_add", [&] {
     const auto *px = x.const_data_ptr<scalar_t>(), *po = o.const_data_ptr<scalar_t>();
     const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
     const auto* k = keep.const_data_ptr<scalar_t>();
@@ -145,45 +145,46 @@ inline Tensor add_rectified(const Tensor& x, const Tensor& o, const Tensor& scal
     over_planes(shape, [&](int64_t first, int64_t last) {
       for (int64_t p = first; p < last; ++p) {
         const int64_t start = p * shape.area();
-        add_rectified_row(px + start, po + start, a[p], b[p], k[p], shape.area(), result + start);
+        relu_add_row(px + start, po + start, a[p], b[p], k[p], shape.area(), result + start);
       }
     });
   });
   return out;
 }
 
-// x + keep * relu(scale * o + shift) in the place of x, without o.
-inline Tensor add_rectified_sum(const Tensor& x, const Tensor& w,
-                                const std::vector<Tensor>& values, const Tensor& scale,
-                                const Tensor& shift, const Tensor& keep) {
+// The same without o, in the place of x if that is wanted.
+inline Tensor weighted_sum_relu_add(const Tensor& x, const Tensor& w,
+                                    const std::vector<Tensor>& values, const Tensor& scale,
+                                    const Tensor& shift, const Tensor& keep, bool in_place) {
   check(x, {x});
   check(x, values);
   const Shape shape(x);
   const int64_t channels = x.size(1), blocks = values.size();
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "add_rectified_sum", [&] {
+  Tensor out = in_place ? x : at::empty_like(x);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "weighted_sum_relu_add", [&] {
     const auto maps = pointers<scalar_t>(values);
-    const auto* pw = w.const_data_ptr<scalar_t>();
+    const auto *px = x.const_data_ptr<scalar_t>(), *pw = w.const_data_ptr<scalar_t>();
     const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
     const auto* k = keep.const_data_ptr<scalar_t>();
-    auto* px = x.data_ptr<scalar_t>();
+    auto* po = out.data_ptr<scalar_t>();
     over_planes(shape, [&](int64_t first, int64_t last) {
       scalar_t o[PIECE];
       for (int64_t p = first; p < last; ++p) {
         const auto* weight = pw + p / channels * blocks * channels + p % channels;
         over_pieces(p, shape.area(), [&](int64_t offset, int64_t size) {
           sum_piece(maps, offset, weight, channels, size, o);
-          add_rectified_row(px + offset, o, a[p], b[p], k[p], size, px + offset);
+          relu_add_row(px + offset, o, a[p], b[p], k[p], size, po + offset);
         });
       }
     });
   });
-  return x;
+  return out;
 }
 
 // With t = g where scale * o + shift > 0, else 0, for every plane: the dot products of t with each
 // v_m, of o with each v_m, the sums of each v_m, all (B, m, C); the sums of t and of t o, (B, C).
 // And o, which the next step needs.
-inline std::vector<Tensor> rectified_products(const Tensor& g, const Tensor& w,
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> relu_products(const Tensor& g, const Tensor& w,
                                        const std::vector<Tensor>& values, const Tensor& scale,
                                        const Tensor& shift) {
   check(g, values);
@@ -192,7 +193,7 @@ inline std::vector<Tensor> rectified_products(const Tensor& g, const Tensor& w,
   Tensor out = at::empty_like(g);
   Tensor tv = at::zeros_like(w), ov = at::zeros_like(w), v1 = at::zeros_like(w);
   Tensor t1 = vectors(g), to = vectors(g);
-  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "rectified_products", [&] {
+  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "relu_products", [&] {
     const auto maps = pointers<scalar_t>(values);
     const auto *pg = g.const_data_ptr<scalar_t>(), *pw = w.const_data_ptr<scalar_t>();
     const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
@@ -236,11 +237,11 @@ inline std::vector<Tensor> rectified_products(const Tensor& g, const Tensor& w,
 }
 
 // The gradient of o, alpha t + beta o + gamma, in the place of o.
-inline void rectified_gradient(const Tensor& o, const Tensor& g, const Tensor& scale, const Tensor& shift,
+inline Tensor relu_gradient(const Tensor& o, const Tensor& g, const Tensor& scale, const Tensor& shift,
                         const Tensor& alpha, const Tensor& beta, const Tensor& gamma) {
   check(g, {g, o});
   const Shape shape(g);
-  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "rectified_gradient", [&] {
+  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "relu_gradient", [&] {
     const auto* pg = g.const_data_ptr<scalar_t>();
     const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
     const auto *c = alpha.const_data_ptr<scalar_t>(), *d = beta.const_data_ptr<scalar_t>();
@@ -249,10 +250,11 @@ inline void rectified_gradient(const Tensor& o, const Tensor& g, const Tensor& s
     over_planes(shape, [&](int64_t first, int64_t last) {
       for (int64_t p = first; p < last; ++p) {
         const int64_t start = p * shape.area();
-        rectified_row(pg + start, a[p], b[p], c[p], d[p], e[p], shape.area(), po + start);
+        relu_gradient_row(pg + start, a[p], b[p], c[p], d[p], e[p], shape.area(), po + start);
       }
     });
   });
+  return o;
 }
 
 }  // namespace mmdla

@@ -11,12 +11,12 @@
 namespace mmdla {
 
 // v, and GAP(v) (B, C)
-inline std::tuple<Tensor, Tensor> conv_pooled(const Tensor& x, const Tensor& k) {
+inline std::tuple<Tensor, Tensor> dwconv_pool(const Tensor& x, const Tensor& k) {
   check(x, {x});
   const Shape shape(x);
   const int64_t channels = x.size(1);
   Tensor out = at::empty_like(x), pooled = vectors(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv_pooled", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "dwconv_pool", [&] {
     const auto *px = x.const_data_ptr<scalar_t>(), *pk = k.const_data_ptr<scalar_t>();
     auto *po = out.data_ptr<scalar_t>(), *pool = pooled.data_ptr<scalar_t>();
     const int64_t size = strip_rows(shape), width = shape.width;
@@ -46,13 +46,13 @@ inline std::tuple<Tensor, Tensor> conv_pooled(const Tensor& x, const Tensor& k) 
 }
 
 // Gradients of x and, plane by plane, of k (B, C, 9) from those of v and of GAP(v).
-inline std::tuple<Tensor, Tensor> conv_pooled_backward(const Tensor& g, const Tensor& of_pooled,
+inline std::tuple<Tensor, Tensor> dwconv_pool_backward(const Tensor& g, const Tensor& of_pooled,
                                                        const Tensor& x, const Tensor& k) {
   check(x, {x, g});
   const Shape shape(x);
   const int64_t channels = x.size(1);
   Tensor dx = at::empty_like(x), dk = at::zeros({x.size(0), channels, 9}, x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv_pooled_backward", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "dwconv_pool_backward", [&] {
     const auto *pg = g.const_data_ptr<scalar_t>(), *px = x.const_data_ptr<scalar_t>();
     const auto *pk = k.const_data_ptr<scalar_t>(), *pp = of_pooled.const_data_ptr<scalar_t>();
     auto *gx = dx.data_ptr<scalar_t>(), *gk = dk.data_ptr<scalar_t>();

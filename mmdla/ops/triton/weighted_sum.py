@@ -71,7 +71,7 @@ def moments_kernel(
 
 @tuned()
 @triton.jit
-def add_rectified_kernel(
+def relu_add_kernel(
     x, o, scale, shift, keep, out, channels, height, width,
     SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -89,9 +89,9 @@ def add_rectified_kernel(
         tl.store(out + offsets, total, mask=mask)
 
 
-@tuned()
+@tuned('out')
 @triton.jit
-def add_rectified_sum_kernel(
+def weighted_sum_relu_add_kernel(
     x, maps, w, scale, shift, keep, out, channels, height, width,
     SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -190,26 +190,32 @@ def weighted_sum_moments(w: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, T
     return *grid.moments(means, m2), out
 
 
-def add_rectified(x: Tensor, o: Tensor, scale: Tensor, shift: Tensor, keep: Tensor) -> Tensor:
+def relu_add(x: Tensor, o: Tensor, scale: Tensor, shift: Tensor, keep: Tensor) -> Tensor:
     """``x + keep * ReLU(scale * o + shift)``."""
     grid = Tiling(x)
     out = torch.empty_like(x)
-    add_rectified_kernel[grid](x, o, *grid.vectors(scale, shift, keep), out, **grid.options)
+    relu_add_kernel[grid](x, o, *grid.vectors(scale, shift, keep), out, **grid.options)
     return out
 
 
-def add_rectified_sum(
-    x: Tensor, w: Tensor, values: Sequence[Tensor], scale: Tensor, shift: Tensor, keep: Tensor
+def weighted_sum_relu_add(
+    x: Tensor,
+    w: Tensor,
+    values: Sequence[Tensor],
+    scale: Tensor,
+    shift: Tensor,
+    keep: Tensor,
+    in_place: bool,
 ) -> Tensor:
-    """The same, without forming ``o``."""
+    """Return the same without forming ``o``, in the place of ``x`` if wanted."""
     grid = Tiling(x)
-    out = torch.empty_like(x)
+    out = x if in_place else torch.empty_like(x)
     vectors = grid.vectors(w, scale, shift, keep)
-    add_rectified_sum_kernel[grid](x, tuple(values), *vectors, out, **grid.options)
+    weighted_sum_relu_add_kernel[grid](x, tuple(values), *vectors, out, **grid.options)
     return out
 
 
-def rectified_products(
+def relu_products(
     g: Tensor, w: Tensor, values: Sequence[Tensor], scale: Tensor, shift: Tensor
 ) -> list[Tensor]:
     """With ``t``, which is ``g`` where ``scale * o + shift > 0`` and else 0, for every plane:
@@ -229,7 +235,7 @@ def rectified_products(
     return [*by_block, *(part.sum(0) for part in sums), out]
 
 
-def rectified_gradient(o: Tensor, g: Tensor, *vectors: Tensor) -> None:
+def relu_gradient(o: Tensor, g: Tensor, *vectors: Tensor) -> Tensor:
     """Overwrite ``o`` with its gradient ``alpha t + beta o + gamma``.
 
     Args:
@@ -239,3 +245,4 @@ def rectified_gradient(o: Tensor, g: Tensor, *vectors: Tensor) -> None:
     """
     grid = Tiling(g)
     gradient_kernel[grid](o, g, *grid.vectors(*vectors), **grid.options)
+    return o

@@ -83,7 +83,7 @@ def forward_kernel(
 
 @tuned()
 @triton.jit
-def joined_kernel(
+def add_relu_kernel(
     r, s, scale, shift, kx, ks, bias, out, channels, height, width,
     SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -196,7 +196,7 @@ def transposed_kernel(
         tl.store(ds + offsets, of_s, mask=mask)
 
 
-def two_convs_forward(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor, bias: Tensor) -> Tensor:
+def dual_dwconv(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor, bias: Tensor) -> Tensor:
     """``o + bias``, with a bias (B, C)."""
     grid = Tiling(x)
     out = torch.empty_like(x)
@@ -204,21 +204,23 @@ def two_convs_forward(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor, bias: Tensor
     return out
 
 
-def two_convs_joined(r: Tensor, s: Tensor, *vectors: Tensor) -> Tensor:
+def dual_dwconv_of_add_relu(r: Tensor, s: Tensor, *vectors: Tensor | bool) -> Tensor:
     """The same for ``x = ReLU(scale * r + shift + s)``, which is not formed.
 
     Args:
         r (Tensor): (B, C, H, W).
         s (Tensor): (B, C, H, W).
-        vectors (Tensor): Scale, shift (B, C), kx, ks (B, C, 9), bias (B, C).
+        vectors (Tensor): Scale, shift (B, C), kx, ks (B, C, 9), bias (B, C); and whether the
+            result takes the place of ``r``: by a copy here, since programs read each other's rows.
     """
+    *vectors, in_place = vectors
     grid = Tiling(r)
     out = torch.empty_like(r)
-    joined_kernel[grid](r, s, *grid.vectors(*vectors), out, **grid.options)
-    return out
+    add_relu_kernel[grid](r, s, *grid.vectors(*vectors), out, **grid.options)
+    return r.copy_(out) if in_place else out
 
 
-def two_convs_moments(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor) -> tuple[Tensor, Tensor]:
+def dual_dwconv_moments(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of ``o`` in every plane and the sum of its squared deviations from it, each (B, C)."""
     grid = Tiling(x)
     means, m2 = grid.partial(x), grid.partial(x)
@@ -226,21 +228,21 @@ def two_convs_moments(x: Tensor, s: Tensor, kx: Tensor, ks: Tensor) -> tuple[Ten
     return grid.moments(means, m2)
 
 
-def two_convs_correlate(g: Tensor, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dual_dwconv_correlate(g: Tensor, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Correlations of ``g`` with the shifted maps, 2 x (B, C, 9), and its sum, (B, C)."""
     return _correlate(g, x, s, [x] * 5, x, normed=False)
 
 
-def two_convs_backward(
+def dual_dwconv_backward(
     g: Tensor, x: Tensor, s: Tensor, kx: Tensor, ks: Tensor
 ) -> tuple[Tensor, ...]:
     """Gradients of x, s, kx, ks and the bias from that of ``o``."""
     grid = Tiling(x)
     maps = _transposed(g, g, grid.vectors(kx, ks), residual=False)
-    return *maps, *two_convs_correlate(g, x, s)
+    return *maps, *dual_dwconv_correlate(g, x, s)
 
 
-def two_convs_backward_normed(
+def dual_dwconv_backward_normed(
     g: Tensor, x: Tensor, s: Tensor, kx: Tensor, ks: Tensor, *affine: Tensor
 ) -> tuple[Tensor, ...]:
     """The same where ``alpha g + beta o + gamma`` arrives at ``o``, and ``g`` besides at x.

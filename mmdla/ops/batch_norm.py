@@ -1,59 +1,60 @@
-"""What the fast paths need of a BatchNorm layer and of drop path."""
+"""What the fused operations need of a BatchNorm layer and of drop path."""
 
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm2d
 
+from .backend import at_least_float32
 
-def obstacle(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
-    """Why these layers cannot be part of a fast path, or ``None``."""
+
+def unsupported_reason(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
+    """Say why these layers cannot be part of a fused operation, or return ``None``."""
     if type(norm) is not BatchNorm2d or not norm.affine:
-        return f'it needs an affine BatchNorm2d, got {type(norm).__name__}'
+        return f'they need an affine BatchNorm2d, got {type(norm).__name__}'
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return 'they need a norm with running statistics'
     if norm.weight.dtype not in (x.dtype, at_least_float32(x.dtype)):
         return f'parameters are {norm.weight.dtype}, maps {x.dtype}'
     if norm.training and x.numel() == x.shape[1]:
         return 'batch statistics need more than one value per channel'
-    if not isinstance(drop_path, (DropPath, nn.Identity)):
-        return f'it needs DropPath, got {type(drop_path).__name__}'
+    if type(drop_path) not in (DropPath, nn.Identity):
+        return f'they need DropPath, got {type(drop_path).__name__}'
     return None
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """What vectors and sums of maps of this dtype are computed in."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def uses_batch_statistics(norm: BatchNorm2d) -> bool:
-    return norm.training or norm.running_mean is None
-
-
-def is_fixed_affine(norm: nn.Module) -> bool:
+def has_running_affine(norm: nn.Module) -> bool:
     """Whether a layer is a scale and a shift of every channel, the same for every input."""
-    return type(norm) is BatchNorm2d and norm.affine and not uses_batch_statistics(norm)
+    return (
+        type(norm) is BatchNorm2d
+        and norm.affine
+        and not norm.training
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    )
 
 
-def kept(x: Tensor, drop_path: nn.Module) -> Tensor:
-    """What drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1)."""
+def drop_path_scale(x: Tensor, drop_path: nn.Module) -> Tensor:
+    """Return what drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1)."""
     ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=at_least_float32(x.dtype))
     return drop_path(ones).view(-1, 1)
 
 
 def running_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a layer with frozen statistics, each (C,)."""
+    """Return scale and shift of a layer with running statistics, each (C,)."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale, norm.bias - scale * norm.running_mean
 
 
 def rounded_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The same, rounded as PyTorch's layer rounds: the shift once, after product and sum."""
+    """Return the same, rounded as PyTorch's layer rounds: the shift once, after all of it."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias.double() - norm.running_mean.double() * scale.double()
     return scale, shift.to(scale.dtype)
 
 
 def combine(means: Tensor, m2: Tensor, area: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of a batch from those of its planes, (B, C) each."""
+    """Return mean and biased variance (C,) of a batch from those of its planes, (B, C) each."""
     mean = means.mean(0)
     return mean, m2.mean(0) / area + (means - mean).square().mean(0)
 
@@ -71,7 +72,7 @@ def update_statistics(norm: BatchNorm2d, mean: Tensor, var: Tensor, count: int) 
     norm.running_var += momentum * (var * (count / max(count - 1, 1)) - norm.running_var)
 
 
-class Gradients:
+class BatchNormBackward:
     """Gradient of ``o`` behind batch statistics: ``alpha t + beta o + gamma`` in every plane.
 
     ``t`` is the gradient of the normed map ``z``, but for ``keep``.

@@ -7,7 +7,7 @@
 
 #pragma once
 
-#include "join.h"
+#include "add_relu_pool.h"
 #include "strips.h"
 
 namespace mmdla {
@@ -17,7 +17,7 @@ namespace {
 template <typename T, typename X, typename S, typename F>
 inline void over_strips(const Shape& shape, Strip<T>& x, Strip<T>& s, int64_t size, X load_x,
                         S load_s, const T* kx, const T* ks, F f) {
-  const TwoConvs<T> convs{{x.row(0), Taps<T>(kx)}, {s.row(0), Taps<T>(ks)}};
+  const DualConv<T> convs{{x.row(0), Taps<T>(kx)}, {s.row(0), Taps<T>(ks)}};
   for (int64_t first = 0; first < shape.height; first += size) {
     x.move_to(first, load_x);
     s.move_to(first, load_s);
@@ -27,7 +27,7 @@ inline void over_strips(const Shape& shape, Strip<T>& x, Strip<T>& s, int64_t si
 
 // o + bias of maps whose rows load_x(plane) fills and s; out may be what load_x reads.
 template <typename T, typename X>
-inline void write_two_convs(const Shape& shape, X load_x, const T* s, const T* kx, const T* ks,
+inline void write_dual_dwconv(const Shape& shape, X load_x, const T* s, const T* kx, const T* ks,
                             const T* bias, T* out) {
   const int64_t size = strip_rows(shape), width = shape.width;
   over_planes(shape, [&](int64_t begin, int64_t end) {
@@ -36,7 +36,7 @@ inline void write_two_convs(const Shape& shape, X load_x, const T* s, const T* k
       const T shift = bias[p], *plane = s + p * shape.area();
       T* o = out + p * shape.area();
       over_strips(shape, of_x, of_s, size, load_x(p), rows_of(plane, width), kx + 9 * p,
-                  ks + 9 * p, [&](int64_t first, int64_t rows, const TwoConvs<T>& convs) {
+                  ks + 9 * p, [&](int64_t first, int64_t rows, const DualConv<T>& convs) {
                     correlate_rows<T>(
                         convs, of_x.stride(), rows, width, [&](int64_t h, int64_t c, Vec<T> value) {
                           store_of_row(value + shift, width, o + (first + h) * width + c);
@@ -49,51 +49,52 @@ inline void write_two_convs(const Shape& shape, X load_x, const T* s, const T* k
 }  // namespace
 
 // o + bias, bias: (B, C)
-inline Tensor two_convs_forward(const Tensor& x, const Tensor& s, const Tensor& kx,
+inline Tensor dual_dwconv(const Tensor& x, const Tensor& s, const Tensor& kx,
                                 const Tensor& ks, const Tensor& bias) {
   check(x, {x, s});
   const Shape shape(x);
   Tensor out = at::empty_like(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_forward", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "dual_dwconv", [&] {
     const auto* px = x.const_data_ptr<scalar_t>();
     const auto load = [&](int64_t p) { return rows_of(px + p * shape.area(), shape.width); };
-    write_two_convs<scalar_t>(shape, load, s.const_data_ptr<scalar_t>(),
+    write_dual_dwconv<scalar_t>(shape, load, s.const_data_ptr<scalar_t>(),
                               kx.const_data_ptr<scalar_t>(), ks.const_data_ptr<scalar_t>(),
                               bias.const_data_ptr<scalar_t>(), out.data_ptr<scalar_t>());
   });
   return out;
 }
 
-// The same of x = relu(scale * r + shift + s), in the place of r, of which a strip keeps what it
-// still needs. scale, shift: (B, C)
-inline Tensor two_convs_joined(const Tensor& r, const Tensor& s, const Tensor& scale,
-                               const Tensor& shift, const Tensor& kx, const Tensor& ks,
-                               const Tensor& bias) {
+// The same of x = relu(scale * r + shift + s), in the place of r if that is wanted, of which a strip
+// keeps what it still needs. scale, shift: (B, C)
+inline Tensor dual_dwconv_of_add_relu(const Tensor& r, const Tensor& s, const Tensor& scale,
+                                      const Tensor& shift, const Tensor& kx, const Tensor& ks,
+                                      const Tensor& bias, bool in_place) {
   check(r, {r, s});
   const Shape shape(r);
-  AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "two_convs_joined", [&] {
-    auto* pr = r.data_ptr<scalar_t>();
-    const auto* ps = s.const_data_ptr<scalar_t>();
+  Tensor out = in_place ? r : at::empty_like(r);
+  AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "dual_dwconv_of_add_relu", [&] {
+    const auto *pr = r.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
     const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
     const auto load = [&](int64_t p) {
       return [&, p](int64_t h, int64_t rows, scalar_t* to, int64_t stride) {
         const int64_t place = p * shape.area() + h * shape.width;
-        joined_rows(pr + place, ps + place, a[p], b[p], rows, shape.width, to, stride);
+        add_relu_rows(pr + place, ps + place, a[p], b[p], rows, shape.width, to, stride);
       };
     };
-    write_two_convs<scalar_t>(shape, load, ps, kx.const_data_ptr<scalar_t>(),
-                              ks.const_data_ptr<scalar_t>(), bias.const_data_ptr<scalar_t>(), pr);
+    write_dual_dwconv<scalar_t>(shape, load, ps, kx.const_data_ptr<scalar_t>(),
+                                ks.const_data_ptr<scalar_t>(), bias.const_data_ptr<scalar_t>(),
+                                out.data_ptr<scalar_t>());
   });
-  return r;
+  return out;
 }
 
 // Mean of o in every plane and the sum of its squared deviations from it, each (B, C).
-inline std::tuple<Tensor, Tensor> two_convs_moments(const Tensor& x, const Tensor& s,
+inline std::tuple<Tensor, Tensor> dual_dwconv_moments(const Tensor& x, const Tensor& s,
                                                     const Tensor& kx, const Tensor& ks) {
   check(x, {x, s});
   const Shape shape(x);
   Tensor mean = vectors(x), m2 = vectors(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_moments", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "dual_dwconv_moments", [&] {
     const auto *px = x.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
     const auto *wx = kx.const_data_ptr<scalar_t>(), *ws = ks.const_data_ptr<scalar_t>();
     auto *pm = mean.data_ptr<scalar_t>(), *pv = m2.data_ptr<scalar_t>();
@@ -106,7 +107,7 @@ inline std::tuple<Tensor, Tensor> two_convs_moments(const Tensor& x, const Tenso
         double sum = 0, squares = 0;
         over_strips(shape, of_x, of_s, size, rows_of(px + p * shape.area(), width),
                     rows_of(ps + p * shape.area(), width), wx + 9 * p, ws + 9 * p,
-                    [&](int64_t first, int64_t rows, const TwoConvs<scalar_t>& convs) {
+                    [&](int64_t first, int64_t rows, const DualConv<scalar_t>& convs) {
           const int64_t stride = of_x.stride();
           if (first == 0) {
             Vec<scalar_t> row = {};
@@ -135,13 +136,13 @@ inline std::tuple<Tensor, Tensor> two_convs_moments(const Tensor& x, const Tenso
 }
 
 // Correlations of g with the shifted maps, (B, C, 9) each, and the sum of g, (B, C).
-inline std::tuple<Tensor, Tensor, Tensor> two_convs_correlate(const Tensor& g, const Tensor& x,
+inline std::tuple<Tensor, Tensor, Tensor> dual_dwconv_correlate(const Tensor& g, const Tensor& x,
                                                               const Tensor& s) {
   check(x, {x, s, g});
   const Shape shape(x);
   Tensor cx = at::zeros({x.size(0), x.size(1), 9}, x.options()), cs = at::zeros_like(cx);
   Tensor sum = vectors(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "two_convs_correlate", [&] {
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "dual_dwconv_correlate", [&] {
     const auto *px = x.const_data_ptr<scalar_t>(), *ps = s.const_data_ptr<scalar_t>();
     const auto* pg = g.const_data_ptr<scalar_t>();
     auto *ox = cx.data_ptr<scalar_t>(), *os = cs.data_ptr<scalar_t>();
@@ -196,7 +197,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
       const int64_t stride = of_x.stride();
       for (int64_t p = begin; p < end; ++p) {
         const Taps<scalar_t> tx(wx + 9 * p), ts(ws + 9 * p);
-        const TwoConvs<scalar_t> convs{{of_x.row(0), tx}, {of_s.row(0), ts}};
+        const DualConv<scalar_t> convs{{of_x.row(0), tx}, {of_s.row(0), ts}};
         const Fan<scalar_t, 2> flipped{nullptr, {tx.flipped(), ts.flipped()}};
         const int64_t offset = p * shape.area();
         for (int64_t first = 0; first - 1 < height; first += size) {
@@ -236,14 +237,14 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 }  // namespace
 
 // Gradients of x, s, kx, ks and the bias from that of o.
-inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward(
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_dwconv_backward(
     const Tensor& g, const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks) {
   const Tensor zero = vectors(x);
   return backward(g, x, s, kx, ks, at::ones_like(zero), zero, zero, false);
 }
 
 // The same where alpha g + beta o + gamma arrives at o, and g besides at x.
-inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> two_convs_backward_normed(
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_dwconv_backward_normed(
     const Tensor& g, const Tensor& x, const Tensor& s, const Tensor& kx, const Tensor& ks,
     const Tensor& alpha, const Tensor& beta, const Tensor& gamma) {
   return backward(g, x, s, kx, ks, alpha, beta, gamma, true);

@@ -8,10 +8,10 @@ from torch import Tensor
 from .tiles import Tiling, sample_and_channels, span, store_partial, tile, tuned, vector
 
 
-@tuned('r')
+@tuned('out')
 @triton.jit
 def forward_kernel(
-    r, s, scale, shift, sums_x, sums_s, channels, height, width,
+    r, s, scale, shift, out, sums_x, sums_s, channels, height, width,
     STORED: tl.constexpr, SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -27,7 +27,7 @@ def forward_kernel(
         total = factor * tl.load(r + offsets, mask=mask, other=0.0).to(ACC) + more + shortcut
         x = tl.where((total < 0) | (mask == 0), tl.zeros(total.shape, ACC), total)  # NaN stays
         if STORED:
-            tl.store(r + offsets, x, mask=mask)
+            tl.store(out + offsets, x, mask=mask)
         sum_x += tl.sum(x, 0)
         sum_s += tl.sum(shortcut, 0)
     store_partial(sums_x, b, c, channels, sum_x)
@@ -37,8 +37,8 @@ def forward_kernel(
 @tuned()
 @triton.jit
 def backward_kernel(
-    g, of_x, of_s, x, dr, ds, channels, height, width,
-    SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
+    g, of_x, of_s, more, x, dr, ds, channels, height, width,
+    ADDED: tl.constexpr, SPAN: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     b, c = sample_and_channels(channels, BLOCK_C)
@@ -52,40 +52,42 @@ def backward_kernel(
         positive = tl.load(x + offsets, mask=mask, other=0.0) > 0
         gradient = tl.where(positive, gradient, tl.zeros(gradient.shape, ACC))
         tl.store(dr + offsets, gradient, mask=mask)
-        tl.store(ds + offsets, gradient + more_s, mask=mask)
+        gradient += more_s
+        if ADDED:
+            gradient += tl.load(more + offsets, mask=mask, other=0.0).to(ACC)
+        tl.store(ds + offsets, gradient, mask=mask)
 
 
-def join_forward(r: Tensor, s: Tensor, *affine: Tensor) -> tuple[Tensor, Tensor]:
-    """Overwrite ``r`` with x; GAP(x) and GAP(s), each (B, C), as scale and shift are."""
-    return _pooled(r, s, affine, stored=True)
+def add_relu_pool(
+    r: Tensor, s: Tensor, scale: Tensor, shift: Tensor, in_place: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x, in the place of ``r`` if wanted, and GAP(x), GAP(s), each (B, C)."""
+    x = r if in_place else torch.empty_like(r)
+    return x, *_pooled(r, s, (scale, shift), x, stored=True)
 
 
-def join_pooled(r: Tensor, s: Tensor, *affine: Tensor) -> tuple[Tensor, Tensor]:
-    """The poolings alone."""
-    return _pooled(r, s, affine, stored=False)
+def pool_add_relu(r: Tensor, s: Tensor, *affine: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the poolings alone."""
+    return _pooled(r, s, affine, r, stored=False)
 
 
-def _pooled(r: Tensor, s: Tensor, affine, stored: bool) -> tuple[Tensor, Tensor]:
+def _pooled(r: Tensor, s: Tensor, affine, x: Tensor, stored: bool) -> tuple[Tensor, Tensor]:
     grid = Tiling(r)
     sums = grid.partial(r), grid.partial(r)
-    forward_kernel[grid](r, s, *grid.vectors(*affine), *sums, STORED=stored, **grid.options)
+    forward_kernel[grid](r, s, *grid.vectors(*affine), x, *sums, STORED=stored, **grid.options)
     return tuple((part.sum(0) / grid.area).to(r.dtype) for part in sums)
 
 
-def join_backward(
-    g: Tensor, pooled_x: Tensor, pooled_s: Tensor, x: Tensor
+def add_relu_pool_backward(
+    g: Tensor, pooled_x: Tensor, pooled_s: Tensor, more: Tensor | None, x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of r and s, where nothing is scaled, from those of x and of the poolings."""
+    """Return the gradients of r and s, where nothing is scaled, from those of x and the poolings.
+
+    ``more`` is another part of the gradient of s.
+    """
     grid = Tiling(x)
     dr, ds = torch.empty_like(x), torch.empty_like(x)
-    backward_kernel[grid](g, *grid.vectors(pooled_x, pooled_s), x, dr, ds, **grid.options)
+    vectors = grid.vectors(pooled_x, pooled_s)
+    added = g if more is None else more
+    backward_kernel[grid](g, *vectors, added, x, dr, ds, ADDED=more is not None, **grid.options)
     return dr, ds
-
-
-def join_backward_in_place(
-    g: Tensor, pooled_x: Tensor, pooled_s: Tensor, x: Tensor, ds: Tensor
-) -> None:
-    """The same where ds has another part of the gradient of s: g becomes dr, ds is added to."""
-    dr, more = join_backward(g, pooled_x, pooled_s, x)
-    g.copy_(dr)
-    ds.add_(more)

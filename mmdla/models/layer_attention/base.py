@@ -1,0 +1,284 @@
+"""Base layer attention: every block attends over all before it.
+
+MRLA-B: "Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023).
+DLA-B: "Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, 2406.13392).
+
+A value map is kept once, as its block made it: what DLA-B does to it is a product with a channel
+vector, and ``GAP(g ⊙ v) = g ⊙ GAP(v)``, so the products are kept as vectors beside the maps.
+"""
+
+from typing import NamedTuple
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ...ops import (
+    add_relu_pool,
+    affine_add_relu_pool,
+    affine_add_relu_pool_,
+    affine_of,
+    carry_gradients,
+    dwconv_pool,
+    new_tokens,
+    weighted_sum_bn_relu_add,
+    weighted_sum_relu_add,
+    weighted_sum_relu_add_,
+)
+from ...ops.batch_norm import drop_path_scale, running_affine, update_statistics
+from ...ops.carried import weighted_sum_reference
+from ...ops.choice import kernels_run
+from ..arguments import check_choice
+from ..dsu import DSU, check_context, seen_context
+from ..dsu import State as Context
+from .heads import Heads, pool
+from .multi_head import MultiHeadAttention
+
+REFRESH = dict(released=1.0, residual=2.0)  # factors of the DSU's hidden state
+
+
+class Earlier(NamedTuple):
+    """Keys and values of the blocks so far, ``m`` of them.
+
+    Attributes:
+        keys (Tensor): ``k_m``, shape (B, m, C).
+        gates (Tensor): What the values have been multiplied with, shape (B, m, C).
+        pooled (Tensor): ``GAP(v_m)`` with that, shape (B, m, C).
+        values (tuple[Tensor]): The maps ``v_m`` before that, m x (B, C, H, W).
+        tokens (list[Tensor], optional): Those of the sums to come (:mod:`mmdla.ops.carried`);
+            ``None`` where no fused operation is to come.
+        context (tuple[Tensor, ...], optional): State of the DSU, as it takes it.
+    """
+
+    keys: Tensor
+    gates: Tensor
+    pooled: Tensor
+    values: tuple[Tensor, ...]
+    tokens: list[Tensor] | None = None
+    context: Context | None = None
+
+    def append(
+        self, key: Tensor, value: Tensor, pooled: Tensor, tokens: list[Tensor] | None
+    ) -> 'Earlier':
+        """Add a block: ``k_l`` (B, C), ``v_l`` (B, C, H, W), ``GAP(v_l)`` (B, C) and the tokens."""
+        keys = torch.cat((self.keys, key.unsqueeze(1)), 1)  # (B, m, C)
+        gates = torch.cat((self.gates, torch.ones_like(key).unsqueeze(1)), 1)  # (B, m, C)
+        pools = torch.cat((self.pooled, pooled.unsqueeze(1)), 1)  # (B, m, C)
+        return Earlier(keys, gates, pools, (*self.values, value), tokens, self.context)
+
+
+def none_before(y: Tensor, context: Context | None = None) -> Earlier:
+    """Return the state before the first block of a stage, for descriptors like ``y`` (B, C)."""
+    nothing = y.new_empty(y.shape[0], 0, y.shape[1])
+    return Earlier(nothing, nothing, nothing, (), None, context)
+
+
+class BaseHeads(Heads):
+    """:class:`Heads` of one block, with an optional scale (C, 1, 1) of its output.
+
+    The scale is there only for the start as the identity. Zero norm weights, which serve MRLA-L and
+    DLA-L, would never leave zero here: the gradient of the ReLU behind them is zero there.
+    """
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.scale: nn.Parameter | None = None
+
+    def start_with_zero_scale(self) -> None:
+        if self.scale is None:
+            weight = self.value.weight  # (C, 1, 3, 3)
+            self.scale = nn.Parameter(weight.new_empty(len(weight), 1, 1))
+        nn.init.zeros_(self.scale)
+
+
+@MODELS.register_module()
+class MRLABase(MultiHeadAttention):
+    r"""MRLA-B: each block attends to itself and all earlier blocks of its stage.
+
+    .. math::
+        o_l = \sum_{m \le l} \mathrm{softmax}_m(q_l k_m / \sqrt{d})\, v_m, \qquad
+        x_l \leftarrow x_l + \mathrm{DropPath}(\mathrm{ReLU}(\mathrm{BN}(o_l)))
+
+    Arguments and errors are those of :class:`MultiHeadAttention`.
+    """
+
+    heads_type = BaseHeads
+
+    def start_as_identity(self):
+        for heads in self.blocks:
+            heads.start_with_zero_scale()
+
+    def attend(self, index, x, shortcut, state):
+        heads = self.blocks[index]
+        y = pool(x)  # (B, C)
+        earlier = self.refresh(y, state)
+        q, k = heads.query_key(y)  # 2 x (B, C)
+        value = heads.value(x)  # (B, C, H, W)
+        tokens = self.tokens_of(index, earlier, value, k)
+        state = earlier.append(k, value, pool(value), without(tokens, 0))
+        weights = self.weigh(heads, q, state)  # (B, m, C)
+        out = heads.norm(weighted_sum_reference(weights, state.values)).relu()  # (B, C, H, W)
+        return x + heads.drop_path(out if heads.scale is None else heads.scale * out), state
+
+    def weigh(self, heads: BaseHeads, q: Tensor, state: Earlier) -> Tensor:
+        """Return the weights (B, m, C) of the maps as they are kept, for a query (B, C)."""
+        weights = heads.similarity(q.unsqueeze(1), state.keys).softmax(1)  # (B, m, heads)
+        return heads.per_channel(weights.to(q.dtype)) * state.gates  # (B, m, C)
+
+    def tokens_of(
+        self, index: int, earlier: Earlier, value: Tensor, key: Tensor
+    ) -> list[Tensor] | None:
+        """Let the tokens of this and the later sums pass the new map, so that it gets gradients."""
+        if not torch.is_grad_enabled() or not kernels_run(self.ops, (value,), ()):
+            return None
+        if index == 0:
+            tokens = new_tokens(value, key, self.num_blocks)
+        elif earlier.tokens is None:
+            return None
+        else:
+            tokens = earlier.tokens
+        return carry_gradients(value, index, tokens)
+
+    def can_carry(self, shortcut, state):
+        return state is None or state.tokens is not None or not torch.is_grad_enabled()
+
+    def infer(self, index, residual, shortcut, state, last_norm, overwritable):
+        heads = self.blocks[index]
+        affine = affine_of(last_norm, residual)  # 2 x (B, C)
+        if overwritable:
+            y, _ = affine_add_relu_pool_(residual, shortcut, *affine)  # (B, C)
+            x = residual
+        else:
+            x, y, _ = affine_add_relu_pool(residual, shortcut, *affine)
+        weights, state, _ = self.look_back(index, x, y, state)
+        keep = self.keep(heads, x)  # (B, C)
+        vectors = (v.expand_as(keep) for v in running_affine(heads.norm))  # 2 x (B, C)
+        weighted_sum_relu_add_(x, weights, list(state.values), keep, *vectors)
+        return x, state
+
+    def train_step(self, index, residual, shortcut, state):
+        heads = self.blocks[index]
+        x, y, _, _ = add_relu_pool(residual, shortcut)
+        weights, state, token = self.look_back(index, x, y, state)
+        keep, norm = self.keep(heads, x), heads.norm  # (B, C)
+        if not norm.training:
+            vectors = (v.expand_as(keep) for v in running_affine(norm))  # 2 x (B, C)
+            out = weighted_sum_relu_add(x, weights, list(state.values), *token, keep, *vectors)
+            return out, state
+        out, mean, var = weighted_sum_bn_relu_add(
+            x, weights, list(state.values), *token, keep, norm.weight, norm.bias, norm.eps
+        )
+        update_statistics(norm, mean, var, x.numel() // x.shape[1])
+        return out, state
+
+    def look_back(
+        self, index: int, x: Tensor, y: Tensor, state: Earlier | None
+    ) -> tuple[Tensor, Earlier, tuple[Tensor, Tensor]]:
+        """Return the weights (B, m, C), the state with block ``index``, the tokens of its sum."""
+        heads = self.blocks[index]
+        earlier = self.refresh(y, state)
+        q, k = heads.query_key(y)  # 2 x (B, C)
+        value, pooled = dwconv_pool(x, heads.value.weight)  # (B, C, H, W), (B, C)
+        tokens = self.tokens_of(index, earlier, value, k)
+        if tokens is None:  # no gradients
+            tokens = new_tokens(value, k, 1)
+        token = tokens[0], tokens[len(tokens) // 2]
+        state = earlier.append(k, value, pooled, without(tokens, 0))
+        return self.weigh(heads, q, state), state, token
+
+    def keep(self, heads: BaseHeads, x: Tensor) -> Tensor:
+        """Return the factors of the whole branch, from drop path and the heads' scale: (B, C)."""
+        keep = drop_path_scale(x, heads.drop_path)  # (B, 1)
+        if heads.scale is None:
+            return keep.expand(x.shape[:2])
+        return keep * heads.scale.view(1, -1)
+
+    def maps_summed(self, index):
+        return index + 1 if index else 0  # one map alone is not weighted: its weight is 1
+
+    def refresh(self, y: Tensor, state: Earlier | None) -> Earlier:
+        """Return what the block sees of the earlier ones: their keys and values as they were."""
+        return none_before(y) if state is None else state
+
+
+@MODELS.register_module()
+class DLABase(MRLABase):
+    r"""DLA-B: MRLA-B over keys and values that every newer context refreshes.
+
+    With :math:`(h_l, c_l) = \mathrm{DSU}(\mathrm{GAP}(x_l), h_{l-1}, c_{l-1})`, for all
+    :math:`m < l` and cumulatively,
+
+    .. math::
+        k_m \leftarrow k_m \odot \mathrm{DSU}_h(k_m, h_l, c_l), \qquad
+        v_m \leftarrow v_m \odot \mathrm{DSU}_h(\mathrm{GAP}(v_m), h_l, c_l)
+
+    :math:`\mathrm{DSU}_h = \sigma(c')` is near 1/2 before anything is learned, so that every new
+    block halves what is left of the old ones: 0.05 % of the first value after 12 blocks.
+    ``refresh='residual'`` multiplies by :math:`2\sigma(c') = 1 + \tanh(c'/2)` instead, in (0, 2)
+    and near 1 at first: what is old stays unless the unit learns to change it.
+
+    Args:
+        channels (int): Channels ``C`` of the stage.
+        num_blocks (int): Blocks of the stage.
+        reduction (int): Reduction of the :class:`DSU`. Default: 16.
+        form (str): Form of the :class:`DSU`. Default: ``'released'``.
+        context (str): Whose context refreshes a sample: its own (``'sample'``), or that of the
+            batch's first sample (``'first'``), as in the official implementation, where the result
+            for an image depends on its batch. For checks against its numbers. Default:
+            ``'sample'``.
+        refresh (str): What keys and values are multiplied with: the hidden state (``'released'``)
+            or twice that (``'residual'``). Default: ``'released'``.
+        **kwargs: As :class:`MRLABase`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int,
+        reduction: int = 16,
+        form: str = 'released',
+        context: str = 'sample',
+        refresh: str = 'released',
+        **kwargs,
+    ) -> None:
+        super().__init__(channels, num_blocks, **kwargs)
+        self.context = check_context(context)
+        self.gain = REFRESH[check_choice('refresh', refresh, REFRESH)]
+        dsu = DSU(channels, reduction, form)
+        self.dsu = dsu if num_blocks > 1 else None  # one block has nothing to refresh
+
+    def shared_modules(self):
+        yield from super().shared_modules()
+        if self.dsu is not None:
+            yield from self.dsu.modules()
+
+    def refresh(self, y, state):
+        if state is None:
+            context = self.carried(*self.dsu(y)) if self.dsu else None
+            return none_before(y, context)
+        described = torch.cat((y.unsqueeze(1), state.keys, state.pooled), 1)  # (B, 1 + 2m, C)
+        of_inputs = self.dsu.of_input(described)  # (B, 1 + 2m, 3C)
+        context = self.carried(*self.dsu(y, state.context, of_inputs[:, 0]))
+        seen = tuple(part.unsqueeze(1) for part in seen_context(context, self.context))
+        fresh, _ = self.dsu(described[:, 1:], seen, of_inputs[:, 1:])  # (B, 2m, C)
+        for_keys, for_values = (self.gain * fresh).chunk(2, 1)  # 2 x (B, m, C)
+        return Earlier(  # torch.compile of PyTorch 2.4 knows no _replace
+            state.keys * for_keys,
+            state.gates * for_values,
+            state.pooled * for_values,
+            state.values,
+            state.tokens,
+            context,
+        )
+
+    def carried(self, h: Tensor, c: Tensor) -> Context:
+        """Return what is kept of a step, for the refresh and the next step."""
+        return h, c, self.dsu.of_context(h, c)
+
+
+def without(tokens: list[Tensor] | None, position: int) -> list[Tensor] | None:
+    """Return the tokens of all sums but one; maps come before weights, in the order of the sums."""
+    if tokens is None:
+        return None
+    half = len(tokens) // 2
+    return [t for i, t in enumerate(tokens) if i not in (position, half + position)]

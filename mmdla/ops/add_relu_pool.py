@@ -1,0 +1,151 @@
+r"""The end of a residual block and the poolings that layer attention starts with:
+
+.. math:: x = \mathrm{ReLU}(r + s), \quad \mathrm{GAP}(x), \quad \mathrm{GAP}(s)
+
+In training a block's shortcut ``s`` is needed twice, here and by the attention behind. So that its
+gradient is completed here, without another pass over a map, the operation also returns
+``token = s - s.detach()``: zeros without memory, through which the gradient of ``s`` comes back.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import BatchNorm2d
+
+from .backend import as_vectors, at_least_float32, match_memory_format
+from .batch_norm import rounded_affine
+from .library import define, is_differentiated
+
+
+def empty_token(like: Tensor) -> Tensor:
+    """Return zeros of the shape of a map that take no memory."""
+    return like.new_zeros(()).expand(like.shape)
+
+
+def _reference(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x = (r + s).relu()  # (B, C, H, W)
+    return x, x.mean((2, 3)), s.mean((2, 3)), empty_token(s)
+
+
+def _kernel(kernels, r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return *kernels.add_relu_pool(r, s, *affine_of(None, r), False), empty_token(s)
+
+
+def _fake(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(r), *(r.new_empty(r.shape[:2]) for _ in range(2)), empty_token(s)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(output[0])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, g, pooled_x, pooled_s, token):
+    (x,) = ctx.saved_tensors
+    if is_differentiated():
+        return _backward_reference(g, pooled_x, pooled_s, token, x)
+    return add_relu_pool_backward(g, pooled_x, pooled_s, token, x)
+
+
+def _backward_reference(g, pooled_x, pooled_s, token, x: Tensor) -> tuple[Tensor, Tensor]:
+    area = max(x.shape[2] * x.shape[3], 1)
+    total = torch.zeros_like(x) if g is None else g
+    if pooled_x is not None:
+        total = total + pooled_x[..., None, None] / area
+    dr = torch.where(x > 0, total, torch.zeros_like(total))  # (B, C, H, W)
+    ds = dr.clone() if pooled_s is None else dr + pooled_s[..., None, None] / area
+    return dr, ds if token is None else ds + token
+
+
+def _backward_kernel(kernels, g, pooled_x, pooled_s, token, x: Tensor) -> tuple[Tensor, Tensor]:
+    g = torch.zeros_like(x) if g is None else match_memory_format(g, x)
+    zero = x.new_zeros(x.shape[:2])
+    pooled = as_vectors(x, *(zero if v is None else v for v in (pooled_x, pooled_s)))
+    token = None if token is None else match_memory_format(token, x)
+    return kernels.add_relu_pool_backward(g, *pooled, token, x)
+
+
+def _backward_fake(g, pooled_x, pooled_s, token, x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+add_relu_pool_backward = define(
+    'add_relu_pool_backward(Tensor? g, Tensor? pooled_x, Tensor? pooled_s, Tensor? token, Tensor x)'
+    ' -> (Tensor, Tensor)',
+    maps=lambda g, pooled_x, pooled_s, token, x: (x,),
+    reference=_backward_reference,
+    kernel=_backward_kernel,
+    fake=_backward_fake,
+)
+add_relu_pool = define(
+    'add_relu_pool(Tensor r, Tensor s) -> (Tensor, Tensor, Tensor, Tensor)',
+    maps=lambda r, s: (r, s),
+    reference=_reference,
+    kernel=_kernel,
+    fake=_fake,
+    setup_context=_setup_context,
+    backward=_backward,
+)
+
+
+# The same of scale * r + shift, a norm's work, without gradients; r, s: (B, C, H, W), scale, shift:
+# (B, C). Of `_`-forms the result takes the place of r.
+
+
+def _add_relu(r: Tensor, s: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    normed = r * scale[..., None, None] + shift[..., None, None]  # (B, C, H, W)
+    return (normed + s).relu().to(r.dtype)
+
+
+def _affine_reference(r, s, scale, shift) -> tuple[Tensor, Tensor, Tensor]:
+    x = _add_relu(r, s, scale, shift)
+    return x, x.mean((2, 3)), s.mean((2, 3))
+
+
+def _affine_reference_(r, s, scale, shift) -> tuple[Tensor, Tensor]:
+    x, *pooled = _affine_reference(r, s, scale, shift)
+    r.copy_(x)
+    return tuple(pooled)
+
+
+def _pools(r, *_) -> tuple[Tensor, Tensor]:
+    return r.new_empty(r.shape[:2]), r.new_empty(r.shape[:2])
+
+
+def _two_maps(r, s, *_) -> tuple[Tensor, Tensor]:
+    return r, s
+
+
+affine_add_relu_pool = define(
+    'affine_add_relu_pool(Tensor r, Tensor s, Tensor scale, Tensor shift)'
+    ' -> (Tensor, Tensor, Tensor)',
+    maps=_two_maps,
+    reference=_affine_reference,
+    kernel=lambda kernels, r, s, *affine: kernels.add_relu_pool(
+        r, s, *as_vectors(r, *affine), False
+    ),
+    fake=lambda r, *_: (torch.empty_like(r), *_pools(r)),
+)
+affine_add_relu_pool_ = define(
+    'affine_add_relu_pool_(Tensor(a!) r, Tensor s, Tensor scale, Tensor shift) -> (Tensor, Tensor)',
+    maps=_two_maps,
+    reference=_affine_reference_,
+    kernel=lambda kernels, r, s, *affine: kernels.add_relu_pool(
+        r, s, *as_vectors(r, *affine), True
+    )[1:],
+    fake=_pools,
+)
+pool_affine_add_relu = define(
+    'pool_affine_add_relu(Tensor r, Tensor s, Tensor scale, Tensor shift) -> (Tensor, Tensor)',
+    maps=_two_maps,
+    reference=lambda *args: _affine_reference(*args)[1:],
+    kernel=lambda kernels, r, s, *affine: kernels.pool_add_relu(r, s, *as_vectors(r, *affine)),
+    fake=_pools,
+)
+
+
+def affine_of(norm: BatchNorm2d | None, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of a norm with running statistics, 2 x (B, C); ``None``: 1 and 0."""
+    dtype, size = at_least_float32(r.dtype), r.shape[:2]
+    if norm is None:
+        return r.new_ones(size, dtype=dtype), r.new_zeros(size, dtype=dtype)
+    return tuple(v.to(dtype).expand(size).contiguous() for v in rounded_affine(norm))

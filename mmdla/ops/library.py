@@ -1,0 +1,73 @@
+"""The operations as PyTorch knows them, ``torch.ops.mmdla.*``, and what each consists of.
+
+An operation has a schema, a reference in plain PyTorch (which also serves dtypes and layouts that
+the kernels do not take), an implementation by the kernels of the CPU and of GPUs, a rule for
+tensors without data and, if it takes part in training, a rule for its gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import backend
+
+NAMESPACE = 'mmdla'
+LIBRARY = torch.library.Library(NAMESPACE, 'DEF')
+
+
+def define(
+    schema: str,
+    *,
+    maps: Callable[..., Sequence[Tensor]],
+    reference: Callable,
+    kernel: Callable,
+    fake: Callable,
+    backward: Callable | None = None,
+    setup_context: Callable | None = None,
+) -> torch._ops.OpOverload:
+    """Register an operation.
+
+    Args:
+        schema (str): ``name(arguments) -> results`` in PyTorch's notation.
+        maps (Callable): Takes the arguments, returns the maps (B, C, H, W) that the kernels read.
+        reference (Callable): Takes the arguments; plain PyTorch.
+        kernel (Callable): Takes the kernels (:func:`mmdla.ops.backend.kernels`) and the arguments.
+        fake (Callable): Results of the right shape, dtype and layout, without data.
+        backward (Callable, optional): ``(ctx, *gradients)`` to the gradients of the arguments.
+        setup_context (Callable, optional): ``(ctx, inputs, output)``; saves for ``backward``.
+
+    Returns:
+        OpOverload: The operation.
+    """
+    name = schema.split('(')[0]
+
+    def run(*args: Any) -> Any:
+        found = backend.kernels(*maps(*args))
+        return reference(*args) if found is None else kernel(found, *args)
+
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(name, reference, 'CompositeExplicitAutograd')
+    for key in ('CPU', 'CUDA'):
+        LIBRARY.impl(name, run, key)
+    torch.library.register_fake(f'{NAMESPACE}::{name}', fake, lib=LIBRARY)
+    if backward is not None:
+        torch.library.register_autograd(
+            f'{NAMESPACE}::{name}', backward, setup_context=setup_context, lib=LIBRARY
+        )
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def is_differentiated() -> bool:
+    """Whether a backward rule is itself looked at: ``create_graph``, or a transform over it.
+
+    The kernels of a backward pass have no derivative, so their references run then: every rule
+    below is written in plain PyTorch as well.
+    """
+    return (
+        torch.is_grad_enabled()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
