@@ -5,7 +5,7 @@ replaced ``forward``, tracers, dispatch modes, function transforms, tensor subcl
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -38,22 +38,24 @@ def requested_ops(ops: str = 'auto') -> str:
 
 
 def kernels_run(
-    ops: str, maps: tuple[Tensor, ...], modules: Iterable[nn.Module], reason: str | None = None
+    ops: str,
+    x: Tensor,
+    modules: Iterable[nn.Module] = (),
+    reason: Callable[[], str | None] = lambda: None,
 ) -> bool:
-    """Whether the fused operations run on these maps in place of these modules.
+    """Whether the fused operations run on maps like ``x`` in place of these modules.
 
     Args:
         ops (str): The argument of the layer attention. With ``'fast'`` also under dispatch modes,
             which see the operations, and on devices where they do not run by default.
-        maps (tuple[Tensor]): What they would work on.
+        x (Tensor): One of the maps, shape (B, C, H, W).
         modules (Iterable[nn.Module]): What would not be called.
-        reason (str, optional): Why they cannot stand for the modules.
+        reason (Callable): Says why they cannot stand for the modules, or returns ``None``.
 
     Raises:
         RuntimeError: ``ops='fast'`` where the kernels do not take such maps.
     """
     requested = requested_ops(ops)
-    x = maps[0]
     if requested == 'reference' or is_looked_into(x, modes=requested == 'auto'):
         return False
     if requested == 'auto' and not enabled_by_default(x):
@@ -62,10 +64,10 @@ def kernels_run(
         return False
     if x.numel() == 0:
         return False  # no kernel has anything to do
-    reason = reason or unsupported_reason(*maps)
-    if reason is not None and requested == 'fast':
-        raise RuntimeError(f"ops='fast' cannot be used: {reason}")
-    return reason is None
+    obstacle = reason() or unsupported_reason(x)
+    if obstacle is not None and requested == 'fast':
+        raise RuntimeError(f"ops='fast' cannot be used: {obstacle}")
+    return obstacle is None
 
 
 def is_looked_into(x: Any, modes: bool = True) -> bool:

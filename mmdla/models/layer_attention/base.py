@@ -129,7 +129,7 @@ class MRLABase(MultiHeadAttention):
         self, index: int, earlier: Earlier, value: Tensor, key: Tensor
     ) -> list[Tensor] | None:
         """Let the tokens of this and the later sums pass the new map, so that it gets gradients."""
-        if not torch.is_grad_enabled() or not kernels_run(self.ops, (value,), ()):
+        if not torch.is_grad_enabled() or not kernels_run(self.ops, value):
             return None
         if index == 0:
             tokens = new_tokens(value, key, self.num_blocks)

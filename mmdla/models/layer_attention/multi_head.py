@@ -63,8 +63,8 @@ class MultiHeadAttention(LayerAttention):
         if not (self.is_as_written() and heads.is_as_written() and block.is_as_written()):
             return None
         bypassed = (*self.shared_modules(), *heads.bypassed(), block, block.relu)
-        reason = unsupported_layers(shortcut, heads.norm, heads.drop_path)
-        if not kernels_run(self.ops, (shortcut,), bypassed, reason):
+        layers = shortcut, heads.norm, heads.drop_path
+        if not kernels_run(self.ops, shortcut, bypassed, lambda: unsupported_layers(*layers)):
             return None
         if not self.can_carry(shortcut, state):
             return None
