@@ -41,7 +41,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, g, pooled_x, pooled_s, token):
     (x,) = ctx.saved_tensors
-    if is_differentiated():
+    if is_differentiated(g, pooled_x, pooled_s, token):
         return _backward_reference(g, pooled_x, pooled_s, token, x)
     return add_relu_pool_backward(g, pooled_x, pooled_s, token, x)
 

@@ -73,7 +73,7 @@ def _backward(ctx, gradients: list[Tensor | None]):
         return None, None, gradients
     weights = torch.stack([w[:, ctx.index] for _, w in pairs], 1)  # (B, n, C)
     maps = [g for g, _ in pairs]
-    if is_differentiated():
+    if is_differentiated(*gradients):
         return weighted_sum_reference(weights, maps), None, gradients
     maps = [g.to(ctx.dtype).contiguous(memory_format=ctx.layout) for g in maps]
     return weighted_sum(weights, maps), None, gradients

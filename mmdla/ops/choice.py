@@ -92,6 +92,7 @@ def is_looked_into(x: Any, modes: bool = True) -> bool:
     return False
 
 
+@torch.compiler.assume_constant_result  # a compiler takes is_exporting() itself for true
 def _is_exporting() -> bool:
     """Whether ``torch.export`` traces, whose programs other runtimes read."""
     is_exporting = getattr(torch.compiler, 'is_exporting', None)

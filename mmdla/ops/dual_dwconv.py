@@ -71,7 +71,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, g):
     x, s, kx, ks = ctx.saved_tensors
-    gradients = _backward_reference if is_differentiated() else dual_dwconv_backward
+    gradients = _backward_reference if is_differentiated(g) else dual_dwconv_backward
     dx, ds, dkx, dks, dbias = gradients(g, x, s, kx, ks)
     return dx, None, ds, dkx, dks, dbias
 
@@ -146,7 +146,7 @@ def _bn_setup_context(ctx, inputs, output) -> None:
 
 
 def _bn_backward(ctx, g, _mean, _var):
-    gradients = _bn_backward_reference if is_differentiated() else dual_dwconv_bn_backward
+    gradients = _bn_backward_reference if is_differentiated(g) else dual_dwconv_bn_backward
     dx, ds, dkx, dks, dweight, dbias = gradients(g, *ctx.saved_tensors, ctx.eps)
     return dx, None, ds, dkx, dks, dweight, dbias, None, None
 

@@ -39,7 +39,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, g, pooled):
     x, weight = ctx.saved_tensors
-    if is_differentiated():
+    if is_differentiated(g, pooled):
         return _backward_reference(g, pooled, x, weight)
     return dwconv_pool_backward(g, pooled, x, weight)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from . import backend
@@ -60,8 +61,11 @@ def define(
     return getattr(getattr(torch.ops, NAMESPACE), name).default
 
 
-def is_differentiated() -> bool:
+def is_differentiated(*gradients: Tensor | None) -> bool:
     """Whether a backward rule is itself looked at: ``create_graph``, or a transform over it.
+
+    Args:
+        gradients (Tensor, optional): What the rule was given.
 
     The kernels of a backward pass have no derivative, so their references run then: every rule
     below is written in plain PyTorch as well.
@@ -70,4 +74,5 @@ def is_differentiated() -> bool:
         torch.is_grad_enabled()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
+        or any(g is not None and is_legacy_batchedtensor(g) for g in gradients)
     )

@@ -62,7 +62,7 @@ def _backward(ctx, g):
     nothing = [None] * len(values)
     if g is None:
         return None, None, nothing, None, None, None, None, None
-    gradients = _backward_reference if is_differentiated() else weighted_sum_relu_add_backward
+    gradients = _backward_reference if is_differentiated(g) else weighted_sum_relu_add_backward
     dweights, *vectors, do = gradients(g, weights, values, keep, factor, shift)
     return g, dweights, nothing, do, weights, *vectors
 
@@ -177,7 +177,7 @@ def _bn_backward(ctx, g, _mean, _var):
     nothing = [None] * len(values)
     if g is None:
         return None, None, nothing, None, None, None, None, None, None
-    gradients = _bn_backward_reference if is_differentiated() else weighted_sum_bn_relu_add_backward
+    gradients = _bn_backward_reference if is_differentiated(g) else weighted_sum_bn_relu_add_backward
     dweights, *vectors, do = gradients(g, weights, values, keep, weight, bias, mean, var, ctx.eps)
     return g, dweights, nothing, do, weights, *vectors, None
 

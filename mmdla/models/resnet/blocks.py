@@ -131,7 +131,7 @@ class ResidualBlock(BaseModule):
             own.forward is ResidualBlock.forward
             and own.finish is ResidualBlock.finish
             and type(self.relu) is nn.ReLU
-            and not {'residual', 'finish', 'shortcut'} & self.__dict__.keys()
+            and not any(name in self.__dict__ for name in ('residual', 'finish', 'shortcut'))
         )
 
     def forward(
