@@ -115,6 +115,18 @@ class DSU(BaseModule):
         # not by split, whose sizes ONNX export by TorchScript infers wrongly
         return gates[..., n * self.channels : (n + 1) * self.channels]
 
+    def weights(self) -> list[Tensor]:
+        """Return weights and biases of the released form: from y, then from h, two layers each."""
+        layers = self.from_y[0], self.from_y[2], self.from_h[0], self.from_h[2]
+        return [p for layer in layers for p in (layer.weight, layer.bias)]
+
+    def is_plain(self) -> bool:
+        """Whether this is the unit that fused operations know: released, with its own layers."""
+        if type(self) is not DSU or self.form != 'released' or self.output_gate:
+            return False
+        kinds = [type(m) for squeeze in (self.from_y, self.from_h) for m in squeeze]
+        return kinds == 2 * [nn.Linear, nn.ReLU, nn.Linear]
+
     def of_input(self, y: Tensor) -> Tensor:
         """Return what a descriptor (..., C) gives to the gates; of many descriptors in one go."""
         return self.from_y(y) if self.form == 'released' else y  # (..., 3C or 4C), or (..., C)

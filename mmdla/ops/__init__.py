@@ -4,19 +4,16 @@ from .add_relu_pool import (
     add_relu_pool,
     affine_add_relu_pool,
     affine_add_relu_pool_,
-    affine_of,
-    pool_affine_add_relu,
 )
 from .carried import carry_gradients, new_tokens, weighted_sum
 from .choice import OPS, check_ops, kernels_run
 from .dual_dwconv import (
     dual_dwconv,
     dual_dwconv_bn,
-    dual_dwconv_of_add_relu,
-    dual_dwconv_of_add_relu_,
-    plus_identity,
 )
 from .dwconv_pool import dwconv_pool
+from .light_block import light_block, light_block_
+from .light_coefficients import light_coefficients
 from .weighted_sum import (
     weighted_sum_bn_relu_add,
     weighted_sum_relu_add,
@@ -28,18 +25,16 @@ __all__ = [
     'add_relu_pool',
     'affine_add_relu_pool',
     'affine_add_relu_pool_',
-    'affine_of',
     'carry_gradients',
     'check_ops',
     'dual_dwconv',
     'dual_dwconv_bn',
-    'dual_dwconv_of_add_relu',
-    'dual_dwconv_of_add_relu_',
     'dwconv_pool',
     'kernels_run',
+    'light_block',
+    'light_block_',
+    'light_coefficients',
     'new_tokens',
-    'plus_identity',
-    'pool_affine_add_relu',
     'weighted_sum',
     'weighted_sum_bn_relu_add',
     'weighted_sum_relu_add',

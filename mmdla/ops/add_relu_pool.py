@@ -9,9 +9,8 @@ gradient is completed here, without another pass over a map, the operation also 
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import BatchNorm2d
 
-from .backend import as_vectors, at_least_float32, match_memory_format
+from .backend import as_vectors, match_memory_format
 from .batch_norm import rounded_affine
 from .library import define, is_differentiated
 
@@ -27,7 +26,7 @@ def _reference(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _kernel(kernels, r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return *kernels.add_relu_pool(r, s, *affine_of(None, r), False), empty_token(s)
+    return *kernels.add_relu_pool(r, s, *rounded_affine([], 0.0, r), False), empty_token(s)
 
 
 def _fake(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -91,13 +90,13 @@ add_relu_pool = define(
 # (B, C). Of `_`-forms the result takes the place of r.
 
 
-def _add_relu(r: Tensor, s: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def affine_add_relu(r: Tensor, s: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     normed = r * scale[..., None, None] + shift[..., None, None]  # (B, C, H, W)
     return (normed + s).relu().to(r.dtype)
 
 
 def _affine_reference(r, s, scale, shift) -> tuple[Tensor, Tensor, Tensor]:
-    x = _add_relu(r, s, scale, shift)
+    x = affine_add_relu(r, s, scale, shift)
     return x, x.mean((2, 3)), s.mean((2, 3))
 
 
@@ -134,18 +133,3 @@ affine_add_relu_pool_ = define(
     )[1:],
     fake=_pools,
 )
-pool_affine_add_relu = define(
-    'pool_affine_add_relu(Tensor r, Tensor s, Tensor scale, Tensor shift) -> (Tensor, Tensor)',
-    maps=_two_maps,
-    reference=lambda *args: _affine_reference(*args)[1:],
-    kernel=lambda kernels, r, s, *affine: kernels.pool_add_relu(r, s, *as_vectors(r, *affine)),
-    fake=_pools,
-)
-
-
-def affine_of(norm: BatchNorm2d | None, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a norm with running statistics, 2 x (B, C); ``None``: 1 and 0."""
-    dtype, size = at_least_float32(r.dtype), r.shape[:2]
-    if norm is None:
-        return r.new_ones(size, dtype=dtype), r.new_zeros(size, dtype=dtype)
-    return tuple(v.to(dtype).expand(size).contiguous() for v in rounded_affine(norm))

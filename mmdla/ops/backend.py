@@ -59,6 +59,13 @@ def kernels(*maps: Tensor) -> Any:
     return None if unsupported_reason(*maps) else BACKENDS[maps[0].device.type].load()
 
 
+def vector_kernels(vector: Tensor) -> Any:
+    """Return the kernels for vectors (B, C); only the CPU has any."""
+    if vector.device.type != 'cpu' or vector.dtype not in SINGLE or vector.numel() == 0:
+        return None
+    return load_cpu()
+
+
 def enabled_by_default(x: Tensor) -> bool:
     """Whether ``ops='auto'`` takes the kernels for a map."""
     backend = BACKENDS.get(x.device.type)

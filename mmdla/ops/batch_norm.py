@@ -1,11 +1,11 @@
 """What the fused operations need of a BatchNorm layer and of drop path."""
 
-import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm2d
 
 from .backend import at_least_float32
+from .library import define
 
 
 def unsupported_reason(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str | None:
@@ -34,8 +34,13 @@ def has_running_affine(norm: nn.Module) -> bool:
     )
 
 
-def drop_path_scale(x: Tensor, drop_path: nn.Module) -> Tensor:
-    """Return what drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1)."""
+def drop_path_scale(x: Tensor, drop_path: nn.Module) -> Tensor | None:
+    """Return what drop path multiplies every sample with, 0 or ``1 / (1 - rate)``: (B, 1).
+
+    ``None`` stands for 1.
+    """
+    if type(drop_path) is nn.Identity or not drop_path.training:
+        return None
     ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=at_least_float32(x.dtype))
     return drop_path(ones).view(-1, 1)
 
@@ -46,11 +51,15 @@ def running_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - scale * norm.running_mean
 
 
-def rounded_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return the same, rounded as PyTorch's layer rounds: the shift once, after all of it."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias.double() - norm.running_mean.double() * scale.double()
-    return scale, shift.to(scale.dtype)
+def rounded_affine(norm: list[Tensor], eps: float, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (B, C) of a norm, rounded as PyTorch's layer rounds."""
+    dtype, size = at_least_float32(r.dtype), r.shape[:2]
+    if not norm:
+        return r.new_ones(size, dtype=dtype), r.new_zeros(size, dtype=dtype)
+    weight, bias, mean, var = norm
+    scale = weight * (var + eps).rsqrt()
+    shift = bias.double() - mean.double() * scale.double()  # rounded once, after all of it
+    return tuple(v.to(scale.dtype).to(dtype).expand(size).contiguous() for v in (scale, shift))
 
 
 def combine(means: Tensor, m2: Tensor, area: int) -> tuple[Tensor, Tensor]:
@@ -59,17 +68,40 @@ def combine(means: Tensor, m2: Tensor, area: int) -> tuple[Tensor, Tensor]:
     return mean, m2.mean(0) / area + (means - mean).square().mean(0)
 
 
-@torch.no_grad()
+def statistics_of(norm: BatchNorm2d | None) -> list[Tensor]:
+    """Return weight, bias, running mean and variance of a layer, or an empty list."""
+    return [] if norm is None else [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+
+
+def _update_reference(running_mean, running_var, batches, mean, var, momentum, count) -> None:
+    batches.add_(1)
+    if momentum is None:  # cumulative average
+        momentum = 1.0 / batches.to(mean)
+    running_mean += momentum * (mean - running_mean)
+    running_var += momentum * (var * (count / max(count - 1, 1)) - running_var)
+
+
+_update_statistics_ = define(
+    'update_statistics_(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor(c!) batches,'
+    ' Tensor mean, Tensor var, float? momentum, int count) -> ()',
+    reference=_update_reference,
+    kernel=lambda kernels, *args: kernels.update_statistics(*args),
+    fake=lambda *_: None,
+)
+
+
 def update_statistics(norm: BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
     """Update the running statistics as the layer itself does, with ``count`` values a channel."""
-    if not norm.track_running_stats:
-        return
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
-    if momentum is None:  # cumulative average
-        momentum = 1.0 / norm.num_batches_tracked.to(mean)
-    norm.running_mean += momentum * (mean - norm.running_mean)
-    norm.running_var += momentum * (var * (count / max(count - 1, 1)) - norm.running_var)
+    if norm.track_running_stats:
+        _update_statistics_(
+            norm.running_mean,
+            norm.running_var,
+            norm.num_batches_tracked,
+            mean.detach(),
+            var.detach(),
+            norm.momentum,
+            count,
+        )
 
 
 class BatchNormBackward:

@@ -7,8 +7,8 @@ and add up as many maps as there are pairs of blocks. Instead every sum has a pa
 without memory: one that stands for its map, one for its weights. The tokens of a sum pass through
 :func:`carry_gradients` with every value map that it reads, the first block's first, and end in the
 sum. Backwards the sum gives its tokens its own ``g`` and ``w`` as their gradients; these go, as
-they are, from map to map, each of which makes its gradient of all pairs at once. Whatever part of the
-graph runs backwards, a map receives the pairs of the sums that ran.
+they are, from map to map, each of which makes its gradient of all pairs at once. Whatever part of
+the graph runs backwards, a map receives the pairs of the sums that ran.
 """
 
 import torch

@@ -4,16 +4,16 @@ r"""Two depthwise 3x3 convolutions with kernels for every sample and channel, su
     o = k_x * x + k_s * (s + \mathrm{token}), \qquad
     \mathrm{out} = o + \mathrm{bias} \quad\text{or}\quad x + \mathrm{keep} \odot \mathrm{BN}(o)
 
-Maps (B, C, H, W), kernels (B, C, 9), bias (B, C), keep (B, 1). The light layer attentions fold all
-of their factors into the two kernels, so that both maps are read once. The token is the zero of
-:mod:`mmdla.ops.add_relu_pool`: the gradient of the shortcut goes to it, ``s`` itself gets none.
+Maps (B, C, H, W), kernels (B, C, 9), bias (B, C), keep (B, 1), ``None`` for 1. The light layer
+attentions fold all of their factors into the two kernels, so that both maps are read once. The
+token is the zero of :mod:`mmdla.ops.add_relu_pool`: the gradient of the shortcut goes to it, ``s``
+itself gets none.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .add_relu_pool import _add_relu
 from .backend import as_vectors, at_least_float32, match_memory_format
 from .batch_norm import BatchNormBackward, combine
 from .dwconv_pool import correlation
@@ -56,7 +56,7 @@ def _like(x: Tensor) -> Tensor:
 # with a bias
 
 
-def _reference(x, s, token, kx, ks, bias) -> Tensor:
+def dual_dwconv_reference(x, s, token, kx, ks, bias) -> Tensor:
     return _as(x, _sum_of_two(x, s, kx, ks) + bias[..., None, None])
 
 
@@ -103,7 +103,7 @@ dual_dwconv_backward = define(
 dual_dwconv = define(
     'dual_dwconv(Tensor x, Tensor s, Tensor token, Tensor kx, Tensor ks, Tensor bias) -> Tensor',
     maps=lambda x, s, *_: (x, s),
-    reference=_reference,
+    reference=dual_dwconv_reference,
     kernel=_kernel,
     fake=lambda x, *_: _like(x),
     setup_context=_setup_context,
@@ -114,17 +114,21 @@ dual_dwconv = define(
 # with the statistics of the batch
 
 
+def _kept(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x.new_ones(len(x), 1, dtype=at_least_float32(x.dtype)) if keep is None else keep
+
+
 def _bn_reference(x, s, token, kx, ks, weight, bias, keep, eps) -> tuple[Tensor, Tensor, Tensor]:
     o = _sum_of_two(x, s, kx, ks)  # (B, C, H, W)
     var, mean = torch.var_mean(o, (0, 2, 3), unbiased=False)  # 2 x (C,)
     scale = weight * (var + eps).rsqrt()  # (C,)
     shift = bias - scale * mean  # (C,)
     normed = o * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
-    return _as(x, x + keep[..., None, None] * normed), mean, var
+    return _as(x, x + _kept(x, keep)[..., None, None] * normed), mean, var
 
 
 def _bn_kernel(kernels, x, s, token, kx, ks, weight, bias, keep, eps):
-    kx, ks, weight, bias, keep = as_vectors(x, kx, ks, weight, bias, keep)
+    kx, ks, weight, bias, keep = as_vectors(x, kx, ks, weight, bias, _kept(x, keep))
     means, m2 = kernels.dual_dwconv_moments(x, s, kx, ks)  # 2 x (B, C)
     mean, var = combine(means, m2, x.shape[2] * x.shape[3])  # 2 x (C,)
     scale = keep * (weight * (var + eps).rsqrt())  # (B, C)
@@ -165,7 +169,7 @@ def _bn_backward_reference(g, x, s, kx, ks, weight, keep, mean, var, eps) -> tup
 
 def _bn_backward_kernel(kernels, g, x, s, kx, ks, weight, keep, mean, var, eps):
     g = match_memory_format(g, x)
-    kx, ks, weight, keep = as_vectors(x, kx, ks, weight, keep)
+    kx, ks, weight, keep = as_vectors(x, kx, ks, weight, _kept(x, keep))
     gx, gs, total = kernels.dual_dwconv_correlate(g, x, s)  # 2 x (B, C, 9), (B, C)
     with_o = (kx * gx).sum(-1) + (ks * gs).sum(-1)  # <g, o> of every plane, (B, C)
     count = x.numel() // x.shape[1]
@@ -182,7 +186,7 @@ def _bn_backward_fake(g, x, s, kx, ks, weight, keep, mean, var, eps):
 
 dual_dwconv_bn_backward = define(
     'dual_dwconv_bn_backward(Tensor g, Tensor x, Tensor s, Tensor kx, Tensor ks, Tensor weight,'
-    ' Tensor keep, Tensor mean, Tensor var, float eps)'
+    ' Tensor? keep, Tensor mean, Tensor var, float eps)'
     ' -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
     maps=lambda g, x, s, *_: (x, s),
     reference=_bn_backward_reference,
@@ -191,48 +195,11 @@ dual_dwconv_bn_backward = define(
 )
 dual_dwconv_bn = define(
     'dual_dwconv_bn(Tensor x, Tensor s, Tensor token, Tensor kx, Tensor ks, Tensor weight,'
-    ' Tensor bias, Tensor keep, float eps) -> (Tensor, Tensor, Tensor)',
+    ' Tensor bias, Tensor? keep, float eps) -> (Tensor, Tensor, Tensor)',
     maps=lambda x, s, *_: (x, s),
     reference=_bn_reference,
     kernel=_bn_kernel,
     fake=_bn_fake,
     setup_context=_bn_setup_context,
     backward=_bn_backward,
-)
-
-
-# of x = ReLU(scale * r + shift + s), which is not formed, without gradients; scale, shift: (B, C)
-
-
-def _of_add_relu(r, s, scale, shift, kx, ks, bias) -> Tensor:
-    return _reference(_add_relu(r, s, scale, shift), s, None, kx, ks, bias)
-
-
-dual_dwconv_of_add_relu = define(
-    'dual_dwconv_of_add_relu(Tensor r, Tensor s, Tensor scale, Tensor shift, Tensor kx, Tensor ks,'
-    ' Tensor bias) -> Tensor',
-    maps=lambda r, s, *_: (r, s),
-    reference=_of_add_relu,
-    kernel=lambda kernels, r, s, *vectors: kernels.dual_dwconv_of_add_relu(
-        r, s, *as_vectors(r, *vectors), False
-    ),
-    fake=lambda r, *_: _like(r),
-)
-
-
-def _of_add_relu_reference_(r, *args) -> None:
-    r.copy_(_of_add_relu(r, *args))
-
-
-def _of_add_relu_(kernels, r, s, *vectors) -> None:
-    kernels.dual_dwconv_of_add_relu(r, s, *as_vectors(r, *vectors), True)
-
-
-dual_dwconv_of_add_relu_ = define(
-    'dual_dwconv_of_add_relu_(Tensor(a!) r, Tensor s, Tensor scale, Tensor shift, Tensor kx,'
-    ' Tensor ks, Tensor bias) -> ()',
-    maps=lambda r, s, *_: (r, s),
-    reference=_of_add_relu_reference_,
-    kernel=_of_add_relu_,
-    fake=lambda *_: None,
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_leaves
 
 from . import backend
 
@@ -22,7 +23,7 @@ LIBRARY = torch.library.Library(NAMESPACE, 'DEF')
 def define(
     schema: str,
     *,
-    maps: Callable[..., Sequence[Tensor]],
+    maps: Callable[..., Sequence[Tensor]] | None = None,
     reference: Callable,
     kernel: Callable,
     fake: Callable,
@@ -33,7 +34,8 @@ def define(
 
     Args:
         schema (str): ``name(arguments) -> results`` in PyTorch's notation.
-        maps (Callable): Takes the arguments, returns the maps (B, C, H, W) that the kernels read.
+        maps (Callable, optional): Takes the arguments, returns the maps (B, C, H, W) that the
+            kernels read. Default: there are none, the first tensor is a vector.
         reference (Callable): Takes the arguments; plain PyTorch.
         kernel (Callable): Takes the kernels (:func:`mmdla.ops.backend.kernels`) and the arguments.
         fake (Callable): Results of the right shape, dtype and layout, without data.
@@ -46,11 +48,21 @@ def define(
     name = schema.split('(')[0]
 
     def run(*args: Any) -> Any:
-        found = backend.kernels(*maps(*args))
-        return reference(*args) if found is None else kernel(found, *args)
+        if maps is None:
+            found = backend.vector_kernels(next(a for a in args if isinstance(a, Tensor)))
+        else:
+            found = backend.kernels(*maps(*args))
+        return run_reference(*args) if found is None else kernel(found, *args)
+
+    def run_reference(*args: Any) -> Any:
+        device = next(a.device for a in tree_leaves(args) if isinstance(a, Tensor))
+        if not torch.is_autocast_enabled(device.type):
+            return reference(*args)
+        with torch.autocast(device.type, enabled=False):  # dtypes are those of the arguments
+            return reference(*args)
 
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, reference, 'CompositeExplicitAutograd')
+    LIBRARY.impl(name, run_reference, 'CompositeExplicitAutograd')
     for key in ('CPU', 'CUDA'):
         LIBRARY.impl(name, run, key)
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake, lib=LIBRARY)

@@ -177,7 +177,9 @@ def _bn_backward(ctx, g, _mean, _var):
     nothing = [None] * len(values)
     if g is None:
         return None, None, nothing, None, None, None, None, None, None
-    gradients = _bn_backward_reference if is_differentiated(g) else weighted_sum_bn_relu_add_backward
+    gradients = (
+        _bn_backward_reference if is_differentiated(g) else weighted_sum_bn_relu_add_backward
+    )
     dweights, *vectors, do = gradients(g, weights, values, keep, weight, bias, mean, var, ctx.eps)
     return g, dweights, nothing, do, weights, *vectors, None
 

@@ -17,7 +17,6 @@ from ...ops import (
     add_relu_pool,
     affine_add_relu_pool,
     affine_add_relu_pool_,
-    affine_of,
     carry_gradients,
     dwconv_pool,
     new_tokens,
@@ -25,7 +24,13 @@ from ...ops import (
     weighted_sum_relu_add,
     weighted_sum_relu_add_,
 )
-from ...ops.batch_norm import drop_path_scale, running_affine, update_statistics
+from ...ops.batch_norm import (
+    drop_path_scale,
+    rounded_affine,
+    running_affine,
+    statistics_of,
+    update_statistics,
+)
 from ...ops.carried import weighted_sum_reference
 from ...ops.choice import kernels_run
 from ..arguments import check_choice
@@ -144,7 +149,8 @@ class MRLABase(MultiHeadAttention):
 
     def infer(self, index, residual, shortcut, state, last_norm, overwritable):
         heads = self.blocks[index]
-        affine = affine_of(last_norm, residual)  # 2 x (B, C)
+        last_eps = 0.0 if last_norm is None else last_norm.eps
+        affine = rounded_affine(statistics_of(last_norm), last_eps, residual)  # 2 x (B, C)
         if overwritable:
             y, _ = affine_add_relu_pool_(residual, shortcut, *affine)  # (B, C)
             x = residual
@@ -189,6 +195,8 @@ class MRLABase(MultiHeadAttention):
     def keep(self, heads: BaseHeads, x: Tensor) -> Tensor:
         """Return the factors of the whole branch, from drop path and the heads' scale: (B, C)."""
         keep = drop_path_scale(x, heads.drop_path)  # (B, 1)
+        if keep is None:
+            keep = x.new_ones(len(x), 1, dtype=heads.norm.weight.dtype)
         if heads.scale is None:
             return keep.expand(x.shape[:2])
         return keep * heads.scale.view(1, -1)

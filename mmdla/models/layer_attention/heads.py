@@ -61,11 +61,12 @@ class Heads(nn.Module):
 
     def bypassed(self) -> tuple[nn.Module, ...]:
         """Return the modules that fused operations stand for."""
-        return self, self.value, self.norm, self.drop_path
+        return self, self.query, self.key, self.value, self.norm, self.drop_path
 
     def is_as_written(self) -> bool:
-        """Whether nothing was put in the place of the value convolution."""
-        return is_plain_conv(self.value)
+        """Whether nothing was put in the place of the convolutions."""
+        plain = type(self.query) is type(self.key) is nn.Conv1d
+        return plain and is_plain_conv(self.value)
 
     def query_key(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Query and key from the descriptor ``y`` (B, C), each (B, C)."""

@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from ...ops import (
     add_relu_pool,
-    affine_of,
     dual_dwconv,
     dual_dwconv_bn,
-    dual_dwconv_of_add_relu,
-    dual_dwconv_of_add_relu_,
-    plus_identity,
-    pool_affine_add_relu,
+    light_block,
+    light_block_,
+    light_coefficients,
 )
-from ...ops.batch_norm import drop_path_scale, running_affine, update_statistics
+from ...ops.batch_norm import drop_path_scale, statistics_of, update_statistics
 from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, is_plain_conv, pool
 from .multi_head import MultiHeadAttention
@@ -85,23 +83,23 @@ class MRLALight(MultiHeadAttention):
         return self.blocks[index].gate(y), None, state
 
     def infer(self, index, residual, shortcut, state, last_norm, overwritable):
-        heads = self.blocks[index]
-        affine = affine_of(last_norm, residual)  # 2 x (B, C)
-        pooled_x, pooled_s = pool_affine_add_relu(residual, shortcut, *affine)  # 2 x (B, C)
-        a, d, state = self.weigh(index, pooled_x, pooled_s, state)
-        folded = _fold_norm(*self.kernels(heads, a, d), residual, heads)
+        last_eps = 0.0 if last_norm is None else last_norm.eps
+        block = residual, shortcut, statistics_of(last_norm), last_eps
+        rest = self.coefficients(index, residual, state, with_norm=True)
         if overwritable:
-            dual_dwconv_of_add_relu_(residual, shortcut, *affine, *folded)
-            return residual, state
-        return dual_dwconv_of_add_relu(residual, shortcut, *affine, *folded), state
+            return residual, light_block_(*block, *rest)
+        out, *state = light_block(*block, *rest)
+        return out, state
 
     def train_step(self, index, residual, shortcut, state):
         heads = self.blocks[index]
         x, pooled_x, pooled_s, token = add_relu_pool(residual, shortcut)
-        a, d, state = self.weigh(index, pooled_x, pooled_s, state)
-        kx, ks = self.kernels(heads, a, d)  # 2 x (B, C, 9)
-        if not heads.norm.training:
-            return dual_dwconv(x, shortcut, token, *_fold_norm(kx, ks, x, heads)), state
+        pooled = (v.to(heads.lambda_.dtype) for v in (pooled_x, pooled_s))  # 2 x (B, C)
+        batch_statistics = heads.norm.training
+        rest = self.coefficients(index, x, state, with_norm=not batch_statistics)
+        kx, ks, bias, *state = light_coefficients(*pooled, *rest)  # 2 x (B, C, 9), (B, C)
+        if not batch_statistics:
+            return dual_dwconv(x, shortcut, token, kx, ks, bias), state
         norm, keep = heads.norm, drop_path_scale(x, heads.drop_path)  # (B, 1)
         out, mean, var = dual_dwconv_bn(
             x, shortcut, token, kx, ks, norm.weight, norm.bias, keep, norm.eps
@@ -109,26 +107,24 @@ class MRLALight(MultiHeadAttention):
         update_statistics(norm, mean, var, x.numel() // x.shape[1])
         return out, state
 
-    def kernels(self, heads: LightHeads, a: Tensor, d: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Fold ``o`` into one 3x3 kernel for ``x`` and one for ``s``, each (B, C, 9)."""
-        kx = a.unsqueeze(-1) * heads.value.weight.view(-1, 9)  # (B, C, 9)
-        lambda_ = heads.lambda_.view(-1, 1)  # (C, 1)
-        if not self.refreshes:
-            extract = lambda_.new_zeros(lambda_.shape[0], 9)
-        else:
-            extract = self.extract.weight.view(-1, 9)
-        ks = lambda_ * plus_identity(extract, 1.0 if d is None else d.unsqueeze(-1))
-        return kx, ks.expand(kx.shape)
+    def coefficients(self, index: int, x: Tensor, state: State | None, with_norm: bool) -> tuple:
+        """Return the arguments of :mod:`mmdla.ops.light_coefficients` behind the poolings.
 
-
-def _fold_norm(
-    kx: Tensor, ks: Tensor, x: Tensor, heads: LightHeads
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Kernels 2 x (B, C, 9) and bias (B, C) of ``x + keep * norm(o)`` from the kernels of ``o``."""
-    keep = drop_path_scale(x, heads.drop_path)  # (B, 1)
-    scale, shift = (keep * v for v in running_affine(heads.norm))  # 2 x (B, C)
-    scale = scale.unsqueeze(-1)  # (B, C, 1)
-    return plus_identity(scale * kx, 1.0), scale * ks, shift
+        Args:
+            index (int): Block of the stage, from 0.
+            x (Tensor): A map, for drop path, shape (B, C, H, W).
+            state (tuple[Tensor, ...], optional): What the previous call returned.
+            with_norm (bool): Whether the norm, of running statistics, is folded in.
+        """
+        heads = self.blocks[index]
+        c, u = (None, None) if state is None or not self.refreshes else state[1:]
+        weights = heads.query.weight, heads.key.weight, heads.value.weight, heads.lambda_
+        norm, keep = [], None
+        if with_norm:
+            norm, keep = statistics_of(heads.norm), drop_path_scale(x, heads.drop_path)
+        unit = (None, []) if not self.refreshes else (self.extract.weight, self.dsu.weights())
+        first = self.refreshes and self.context == 'first'
+        return (u, c, *weights, *unit, norm, heads.norm.eps, keep, heads.head_channels, first)
 
 
 @MODELS.register_module()
@@ -178,7 +174,7 @@ class DLALight(MRLALight):
         yield self.extract
 
     def is_as_written(self) -> bool:
-        return super().is_as_written() and is_plain_conv(self.extract)
+        return super().is_as_written() and is_plain_conv(self.extract) and self.dsu.is_plain()
 
     def weigh(self, index, y, y_shortcut, state):
         a, _, _ = super().weigh(index, y, y_shortcut, state)

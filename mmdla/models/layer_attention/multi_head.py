@@ -105,11 +105,12 @@ class MultiHeadAttention(LayerAttention):
         raise NotImplementedError
 
     def is_as_written(self) -> bool:
-        """Whether no class below the one that has the fused form changes a documented method."""
-        own, author = type(self), _author(type(self), 'train_step')
+        """Whether no subclass elsewhere changes a method that the fused form stands for."""
+        own = type(self)
+        known = next(cls for cls in own.__mro__ if cls.__module__.startswith(__package__))
         return not any(
-            name in self.__dict__ or getattr(own, name) is not getattr(author, name)
-            for name in ('forward', 'attend', 'recalibrate')
+            name in self.__dict__ or getattr(own, name, None) is not getattr(known, name, None)
+            for name in ('forward', 'attend', 'recalibrate', 'weigh', 'refresh')
         )
 
     def needs_gradients(self, *inputs: Tensor) -> bool:
@@ -117,8 +118,3 @@ class MultiHeadAttention(LayerAttention):
         if not torch.is_grad_enabled():
             return False
         return any(t.requires_grad for t in (*inputs, *self.parameters()))
-
-
-def _author(cls: type, name: str) -> type:
-    """The class that a method comes from."""
-    return next(base for base in cls.__mro__ if name in vars(base))
