@@ -17,7 +17,7 @@ def expected_records(model, images):
         x = layer(x)
     records = []
     for stage in model.stages:
-        run = {'Light': light, 'Base': full, 'LSTM': dia}
+        run = {'Light': light, 'Base': base, 'LSTM': dia}
         kind = type(stage.attention).__name__
         attend = next(function for end, function in run.items() if kind.endswith(end))
         x, record = attend(stage, x, stage.attention, dict(stage.attention.named_parameters()))
@@ -81,7 +81,7 @@ def light(stage, x, attention, p):
     rows, lambdas = [], []
     h = c = torch.zeros(())
     for n, block in enumerate(stage):
-        r, s = block(x)
+        r, s = block.residual(x), block.shortcut(x)
         x = (r + s).clamp(min=0)
         y, heads = x.mean((2, 3)), attention.blocks[n]
         width = heads.head_channels
@@ -105,12 +105,12 @@ def light(stage, x, attention, p):
     return x, dict(stacked(rows), lambdas=torch.stack(lambdas))
 
 
-def full(stage, x, attention, p):
+def base(stage, x, attention, p):
     blocks = len(stage)
     keys, values, products, rows, units = [], [], [], [], []
     h = c = None
     for n, block in enumerate(stage):
-        r, s = block(x)
+        r, s = block.residual(x), block.shortcut(x)
         x = (r + s).clamp(min=0)
         y, heads = x.mean((2, 3)), attention.blocks[n]
         if any(name.startswith('dsu.') for name in p):
@@ -147,7 +147,7 @@ def full(stage, x, attention, p):
 def dia(stage, x, attention, p):
     rows = []
     for n, block in enumerate(stage):
-        r, s = block(x)
+        r, s = block.residual(x), block.shortcut(x)
         y = r.mean((2, 3))
         if n == 0:
             h = c = torch.zeros_like(y)

@@ -51,8 +51,9 @@ def _backward_reference(g, pooled_x, pooled_s, token, x: Tensor) -> tuple[Tensor
     if pooled_x is not None:
         total = total + pooled_x[..., None, None] / area
     dr = torch.where(x > 0, total, torch.zeros_like(total))  # (B, C, H, W)
-    ds = dr.clone() if pooled_s is None else dr + pooled_s[..., None, None] / area
-    return dr, ds if token is None else ds + token
+    ds = dr if pooled_s is None else dr + pooled_s[..., None, None] / area
+    ds = ds if token is None else ds + token
+    return dr.to(x.dtype), ds.to(x.dtype) if ds is not dr else ds.to(x.dtype).clone()
 
 
 def _backward_kernel(kernels, g, pooled_x, pooled_s, token, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ def _backward_reference(g, pooled, x: Tensor, weight: Tensor) -> tuple[Tensor, T
     total = torch.zeros_like(x) if g is None else g
     if pooled is not None:
         total = total + pooled[..., None, None] / max(x.shape[2] * x.shape[3], 1)
-    taps = weight.to(x.dtype)
+    total, taps = total.to(x.dtype), weight.to(x.dtype)
     dx = F.conv2d(total, taps.flip((2, 3)), padding=1, groups=x.shape[1])  # (B, C, H, W)
     return dx, correlation(total, x).sum(0).view_as(weight).to(weight.dtype)  # from (B, C, 9)
 

@@ -163,7 +163,7 @@ def _backward(ctx, *gradients):
     dsu, norm = list(saved[10 : 10 + units]), list(saved[10 + units :])
     args = (*saved[:9], dsu, norm, eps, saved[9], head_channels, first)
     if is_differentiated(*gradients):
-        found = _backward_reference(*gradients, *args)
+        found = _gradients(*gradients, *args)
     else:
         found = light_coefficients_backward(*gradients, *args)
     found = [None if g.numel() == 0 else g for g in found]
@@ -178,7 +178,7 @@ def _step_backward(step, c, grad: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(parts, -1), grad * f
 
 
-def _backward_reference(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
+def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
     n = Inputs(*args)
     none = n.y.new_empty(0)
     zero = n.y.new_zeros(*n.y.shape, 9)
@@ -263,6 +263,10 @@ def _channel_correlation(g: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     padded = F.pad(y, (taps // 2, taps // 2))
     found = [(g * padded[:, t : t + channels]).sum() for t in range(taps)]
     return torch.stack(found).view_as(weight)
+
+
+def _backward_reference(*args) -> list[Tensor]:
+    return [g.clone(memory_format=torch.contiguous_format) for g in _gradients(*args)]
 
 
 def _backward_fake(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:

@@ -35,6 +35,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> light_block(
     const Tensor& value, const Tensor& lambda, const Optional& extract,
     const std::vector<Tensor>& dsu, const std::vector<Tensor>& norm, double eps,
     const Optional& keep, int64_t width, bool first, bool in_place) {
+  TORCH_CHECK(!norm.empty(), "mmdla: light_block needs the norm of the attention");
   const auto [scale, shift] = rounded_affine(last_norm, last_eps, r);
   const auto [y, s] = pool_add_relu(r, shortcut, scale, shift);
   const auto [kx, ks, bias, h, c_next, u_next] = light_coefficients(

@@ -110,23 +110,45 @@ void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t
   }
 }
 
+inline Tensor vector_of(const Tensor& t, const Tensor& like) {
+  return t.to(like.scalar_type()).contiguous();
+}
+
 struct Affine {  // of a norm with running statistics, (C,), and drop path's factor, (B,)
   Tensor scale, shift, keep;
   Affine(const std::vector<Tensor>& norm, double eps, const Optional& factor, const Tensor& y) {
     scale = norm[0] * (norm[3] + eps).rsqrt();
     shift = norm[1] - scale * norm[2];
-    keep = factor ? factor->reshape(-1).contiguous() : at::ones({y.size(0)}, y.options());
+    keep = factor ? vector_of(factor->reshape(-1), y) : at::ones({y.size(0)}, y.options());
+    TORCH_CHECK(keep.numel() == y.size(0), "mmdla: keep must have an entry for every sample");
   }
 };
-
-inline Tensor vector_of(const Tensor& t, const Tensor& like) {
-  return t.to(like.scalar_type()).contiguous();
-}
 
 inline std::vector<Tensor> vectors_of(const std::vector<Tensor>& list, const Tensor& like) {
   std::vector<Tensor> result;
   for (const Tensor& t : list) result.push_back(vector_of(t, like));
   return result;
+}
+
+// What is read by pointers has the size that is read.
+inline void check_coefficients(const Tensor& y, const Optional& s, const Optional& u,
+                               const Optional& c, const Tensor& query, const Tensor& key,
+                               const Tensor& value, const Tensor& lambda, const Optional& extract,
+                               const std::vector<Tensor>& dsu, const std::vector<Tensor>& norm,
+                               int64_t width) {
+  const int64_t batch = y.size(0), channels = y.size(1);
+  TORCH_CHECK(y.dim() == 2 && y.is_contiguous() && width > 0 && channels % width == 0 &&
+                  query.numel() % 2 == 1 && query.numel() == key.numel() &&
+                  value.numel() == 9 * channels && lambda.numel() == channels &&
+                  norm.size() % 4 == 0 && norm.size() <= 4,
+              "mmdla: light_coefficients got arguments of other sizes than those of ", y.sizes());
+  for (const Tensor& t : norm) TORCH_CHECK(t.numel() == channels, "mmdla: norm of another size");
+  if (!extract) return;
+  TORCH_CHECK(extract->numel() == 9 * channels && dsu.size() == 8 && s && s->sizes() == y.sizes() &&
+                  dsu[0].size(1) == channels && dsu[2].size(0) == 3 * channels &&
+                  (!u || (u->size(0) == batch && u->size(1) == 3 * channels)) &&
+                  (!c || c->sizes() == y.sizes()),
+              "mmdla: light_coefficients got a recurrent unit of another size than ", y.sizes());
 }
 
 }  // namespace
@@ -137,6 +159,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
     const Tensor& key, const Tensor& value, const Tensor& lambda, const Optional& extract,
     const std::vector<Tensor>& dsu, const std::vector<Tensor>& norm, double eps,
     const Optional& keep, int64_t width, bool first) {
+  check_coefficients(y, s, u, c, query, key, value, lambda, extract, dsu, norm, width);
   const int64_t batch = y.size(0), channels = y.size(1);
   const Tensor none = at::empty({0}, y.options());
   Tensor h = none, c_next = none, u_next = none, d = none;
@@ -194,6 +217,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     const Optional& c, const Tensor& query, const Tensor& key, const Tensor& value,
     const Tensor& lambda, const Optional& extract, const std::vector<Tensor>& dsu,
     const std::vector<Tensor>& norm, double eps, const Optional& keep, int64_t width, bool first) {
+  check_coefficients(y, s, u, c, query, key, value, lambda, extract, dsu, norm, width);
   const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel(), half = taps / 2;
   const Tensor none = at::empty({0}, y.options());
   const Tensor wq = vector_of(query, y), wk = vector_of(key, y), v = vector_of(value, y);
@@ -336,7 +360,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     const Tensor of_z1 = at::mm(gates, w.w2y).mul_(r.z1 > 0);
     const Tensor of_inputs = at::mm(of_z1, w.w1y);
     dy.add_(of_inputs.narrow(0, 0, batch));
-    ds = of_inputs.narrow(0, batch, batch).contiguous();
+    ds = of_inputs.narrow(0, batch, batch);
     dw[0] = at::mm(of_z1.t(), r.inputs), dw[1] = of_z1.sum(0);
     dw[2] = at::mm(gates.t(), r.z1), dw[3] = gates.sum(0);
   }
@@ -351,6 +375,7 @@ inline std::vector<Tensor> light_coefficients_backward(
   result.insert(result.end(), dw.begin(), dw.end());
   result.push_back(dweight);
   result.push_back(dnorm_bias);
+  for (Tensor& t : result) t = t.numel() ? t.clone(at::MemoryFormat::Contiguous) : none.clone();
   return result;
 }
 

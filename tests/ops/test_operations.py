@@ -1,0 +1,215 @@
+"""Every operation: its kernels compute what its reference computes, and gradients are right."""
+
+import pytest
+import torch
+from samples import IN_PLACE, NAMES, SHAPES, SMALL, Maker, arguments, operation
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from mmdla.ops import backend
+
+TRAINED = [n for n in NAMES if n not in ('affine_add_relu_pool', 'light_block', 'weighted_sum')]
+OPTIONS = [
+    dict(),
+    dict(norm=False),
+    dict(state=False),
+    dict(unit=False),
+    dict(first=True),
+    dict(keep=False, state=False, first=True),
+    dict(unit=False, norm=False),
+]
+BACKENDS = ['compiled', 'triton']
+
+
+def options_of(name):
+    if name == 'light_block':  # always with a norm
+        return [options for options in OPTIONS if options.get('norm', True)]
+    return OPTIONS if name == 'light_coefficients' else [{}]
+
+
+CASES = [(name, options) for name in NAMES for options in options_of(name)]
+IDS = [f'{name}-{i}' for name in NAMES for i, _ in enumerate(options_of(name))]
+
+
+def leaves(args):
+    """The floating point tensors among the arguments, made leaves, and all arguments with them."""
+    flat, spec = tree_flatten(args)
+    flat = [v.detach() if isinstance(v, torch.Tensor) else v for v in flat]
+    found = [v.requires_grad_() for v in flat if isinstance(v, torch.Tensor) and len(v.shape)]
+    return found, tree_unflatten(flat, spec)
+
+
+def tensors(out):
+    return [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor) and t.numel()]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Call an operation with the kernels of a backend, or without any."""
+
+    def call(name, args, kernels):
+        with monkeypatch.context() as patch:
+            if kernels == 'reference':
+                patch.setattr(backend, 'kernels', lambda *_: None)
+                patch.setattr(backend, 'vector_kernels', lambda *_: None)
+            elif kernels == 'triton':  # interpreted
+                patch.setitem(backend.BACKENDS, 'cpu', backend.BACKENDS['cuda'])
+                patch.setattr(backend, 'vector_kernels', lambda *_: None)
+            found, args = leaves(args)
+            outs = tensors(operation(name)(*args))
+            if name in TRAINED:
+                make = Maker(SMALL, outs[0].dtype, seed=1)
+                outs = [out for out in outs if out.requires_grad]
+                cotangents = [
+                    make.vector(*out.shape).to(out.dtype) if out.stride() else out for out in outs
+                ]
+                grads = torch.autograd.grad(outs, found, cotangents, allow_unused=True)
+                return [*outs, *grads]
+            return outs
+
+    return call
+
+
+def assert_same(got, expected, tolerance):
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            scale = max(1.0, b.abs().max().item())
+            torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize(('name', 'options'), CASES, ids=IDS)
+def test_compiled_kernels_equal_the_reference(name, options, shape, run):
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-4)):
+        args = arguments(name, Maker(shape, dtype), **options)
+        assert_same(run(name, args, 'compiled'), run(name, args, 'reference'), tolerance)
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
+@pytest.mark.parametrize('name', NAMES)
+def test_triton_kernels_equal_the_reference(name, layout, run):
+    for shape in ((2, 4, 7, 5), (1, 2, 1, 1), (1, 2, 3, 33)):
+        args = arguments(name, Maker(shape, layout=layout))
+        assert_same(run(name, args, 'triton'), run(name, args, 'reference'), 1e-10)
+
+
+def test_triton_kernels_put_long_sums_together(run):
+    for name in ('dual_dwconv_bn', 'weighted_sum_bn_relu_add', 'add_relu_pool'):
+        args = arguments(name, Maker((1, 2, 66, 64)))
+        args[0] += 10
+        assert_same(run(name, args, 'triton'), run(name, args, 'reference'), 1e-9)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('name', TRAINED)
+def test_half_precision_is_within_its_rounding(name, dtype, run):
+    """Outputs and gradients in half precision against float64 of the same rounded inputs."""
+    args = arguments(name, Maker((2, 4, 7, 5), dtype))
+    exact = [v.double() if isinstance(v, torch.Tensor) else v for v in tree_flatten(args)[0]]
+    exact = tree_unflatten(exact, tree_flatten(args)[1])
+    for kernels in ('reference', 'triton'):
+        for got, truth in zip(run(name, args, kernels), run(name, exact, 'reference'), strict=True):
+            if got is not None:
+                scale = truth.abs().max().item() + 1e-6
+                assert (got.double() - truth).abs().max() < 8 * torch.finfo(dtype).eps * scale
+
+
+def through_tokens(name, args):
+    """What the operation computes as a function of its maps: a token is ``v - v.detach()``."""
+    if name == 'add_relu_pool':
+        return operation(name)(*args)[:3]
+    if name.startswith('dual_dwconv'):
+        x, s, _, *rest = args
+        out = operation(name)(x, s, s - s.detach(), *rest)
+        return out if name == 'dual_dwconv' else out[0]
+    if name.startswith('weighted_sum'):  # all maps are of this block
+        x, weights, values, map_token, weight_token, *rest = args
+        tokens = [map_token, weight_token]
+        for index, value in enumerate(values):
+            tokens = operation('carry_gradients')(value, index, tokens)
+        out = operation(name)(x, weights, values, *tokens, *rest)
+        return out if name == 'weighted_sum_relu_add' else out[0]
+    return operation(name)(*args)
+
+
+GRADIENTS = [case for case in CASES if case[0] in TRAINED and case[0] != 'carry_gradients']
+
+
+@pytest.mark.parametrize(('name', 'options'), GRADIENTS, ids=str)
+def test_gradients(name, options):
+    args = arguments(name, Maker(SMALL), **options)
+    constant = dict(dual_dwconv=[2], dual_dwconv_bn=[2, 7], light_coefficients=[12])
+    found, spec = tree_flatten(args)
+    fixed = [args[i] for i in constant.get(name, [3, 4] if 'relu_add' in name else [])]
+    if name == 'light_coefficients':
+        fixed += args[10][2:]  # running statistics
+    own = [
+        i
+        for i, v in enumerate(found)
+        if isinstance(v, torch.Tensor) and not any(v is other for other in fixed)
+    ]
+
+    def function(*values):
+        now = list(found)
+        for i, value in zip(own, values, strict=True):
+            now[i] = value
+        return tuple(t for t in tensors(through_tokens(name, tree_unflatten(now, spec))))
+
+    inputs = [found[i].clone().requires_grad_() for i in own]
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize('name', IN_PLACE)
+def test_forms_in_place(name):
+    args = arguments(name, Maker((2, 4, 7, 5)))
+    copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in args]
+    outs = tensors(operation(name)(*args))
+    if name == 'update_statistics_':
+        norm = torch.nn.BatchNorm1d(4, momentum=0.2).double()
+        norm.running_mean.copy_(copies[0]), norm.running_var.copy_(copies[1])
+        batch = torch.randn(7, 4, dtype=torch.float64)
+        args = [*copies[:3], batch.mean(0), batch.var(0, unbiased=False), *copies[5:]]
+        operation(name)(*args)
+        norm(batch)
+        torch.testing.assert_close(args[:2], [norm.running_mean, norm.running_var])
+        assert args[2] == 4
+        return
+    if name == 'weighted_sum_relu_add_':
+        make = Maker((2, 4, 7, 5))
+        tokens = make.token(), make.token(2, 3, 4)
+        expected = [operation(name[:-1])(*copies[:3], *tokens, *copies[3:])]
+    else:
+        expected = tensors(operation(name[:-1])(*copies))
+    for a, b in zip([args[0], *outs], expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_block_is_rounded_as_pytorch_rounds():
+    """So that an attention that starts as the identity leaves the network's features as they are."""
+    norm = torch.nn.BatchNorm2d(16).eval()
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.3, 2)
+    make = Maker((2, 16, 33, 41), torch.float32)
+    args = arguments('light_block', make)
+    args[0] *= 10
+    args[2], args[3] = [norm.weight, norm.bias, norm.running_mean, norm.running_var], norm.eps
+    args[12] = [torch.zeros(16), torch.zeros(16), torch.zeros(16), torch.ones(16)]
+    with torch.no_grad():
+        out = operation('light_block')(*args)[0]
+        assert torch.equal(out, (norm(args[0]) + args[1]).relu())
+
+
+def test_variances_do_not_cancel():
+    """Statistics of a map whose mean is far from zero."""
+    args = arguments('dual_dwconv_bn', Maker((2, 4, 30, 30), torch.float32))
+    exact = [v.double() if isinstance(v, torch.Tensor) else v for v in args]
+    for a in (args, exact):
+        a[0] = a[0] * 0.01 + 100
+        a[3], a[4] = torch.zeros_like(a[3]), torch.zeros_like(a[4])
+        a[3][..., 4] = 1
+    _, mean, var = operation('dual_dwconv_bn')(*args)
+    exact[0] = args[0].double()
+    _, mean64, var64 = operation('dual_dwconv_bn')(*exact)
+    torch.testing.assert_close(var.double(), var64, rtol=1e-2, atol=0)
+    torch.testing.assert_close(mean.double(), mean64, rtol=1e-6, atol=0)
