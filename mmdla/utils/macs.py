@@ -41,13 +41,9 @@ class MacCounter(AbstractContextManager):
         for stage in self.stages:
             if stage.attention is not None:
                 self._open.callback(stage.register_forward_hook(self._add_sums).remove)
-                for method in ('recalibrate', 'finish'):
-                    self._watch_method(stage.attention, method)
+                self._count_apart(ATTENTION, stage.attention)
         for name, part in self.parts.items():
-            before = part.register_forward_pre_hook(lambda *_, name=name: self._start(name))
-            after = part.register_forward_hook(lambda *_, name=name: self._stop(name))
-            self._open.callback(before.remove)
-            self._open.callback(after.remove)
+            self._count_apart(name, part)
         self._open.enter_context(self._flops)
         return self
 
@@ -66,15 +62,8 @@ class MacCounter(AbstractContextManager):
         self._sums += added
         self.shares[ATTENTION] += added
 
-    def _watch_method(self, attention: nn.Module, method: str) -> None:
-        """The stage calls methods of the attention, which no hook sees."""
-        original = getattr(attention, method)
-
-        def watched(*args):
-            self._start(ATTENTION)
-            result = original(*args)
-            self._stop(ATTENTION)
-            return result
-
-        setattr(attention, method, watched)
-        self._open.callback(delattr, attention, method)
+    def _count_apart(self, name: str, module: nn.Module) -> None:
+        before = module.register_forward_pre_hook(lambda *_: self._start(name))
+        after = module.register_forward_hook(lambda *_: self._stop(name))
+        self._open.callback(before.remove)
+        self._open.callback(after.remove)

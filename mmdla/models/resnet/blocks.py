@@ -150,9 +150,9 @@ class ResidualBlock(BaseModule):
         Returns:
             Tensor: Shape (B, C, H / stride, W / stride).
         """
-        if shortcut is None:
-            shortcut = self.shortcut(x)
         residual = self.residual(x)  # (B, C, H / stride, W / stride)
+        if shortcut is None:  # after the residual, as in the hosts: gradients add up in that order
+            shortcut = self.shortcut(x)
         if recalibrate is None:
             return self.finish(residual, shortcut, self.owns_residual())
         return self.finish(recalibrate(residual), shortcut)
