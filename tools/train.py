@@ -23,6 +23,7 @@ from mmdla.utils.config import (
     load_config,
     set_classification_defaults,
 )
+from mmdla.utils.config_types import type_name
 from mmdla.utils.data import check_data
 from mmdla.utils.data_errors import explain_data_errors
 from mmdla.utils.errors import InputError
@@ -63,7 +64,7 @@ def use_amp(cfg: Config) -> None:
     """Switch ``optim_wrapper`` to mixed precision."""
     if get_device() == 'cpu':
         raise InputError('--amp needs a GPU, none is found here')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise InputError(f"--amp needs an optim_wrapper of type 'OptimWrapper', got {kind!r}")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
