@@ -14,10 +14,12 @@ from mmdla.utils.errors import InputError
 from .atomic_checkpoint import checkpoint_folder
 from .epoch_seed import EpochSeedHook
 from .finite_loss import FiniteLossHook
+from .validation_check import ValidationCheckHook
 
 ATOMIC = 'mmdla.engine.AtomicCheckpointHook'
 FINITE = 'mmdla.engine.FiniteLossHook'
 EPOCH_SEED = 'mmdla.engine.EpochSeedHook'
+VAL_CHECK = 'mmdla.engine.ValidationCheckHook'
 
 
 def use_atomic_checkpoints(cfg: Config) -> None:
@@ -34,8 +36,15 @@ def use_finite_loss(cfg: Config) -> None:
 
     ``default_hooks.finite_loss=None`` leaves it out.
     """
-    if not _has_hook(cfg, FiniteLossHook):
-        _default_hooks(cfg).setdefault('finite_loss', dict(type=FINITE))
+    _add_hook(cfg, 'finite_loss', FINITE, FiniteLossHook)
+
+
+def use_validation_check(cfg: Config) -> None:
+    """Add :class:`~mmdla.engine.ValidationCheckHook`, unless the config names it itself.
+
+    ``default_hooks.val_check=None`` leaves it out.
+    """
+    _add_hook(cfg, 'val_check', VAL_CHECK, ValidationCheckHook)
 
 
 def use_exact_resume(cfg: Config) -> None:
@@ -99,6 +108,14 @@ def _default_hooks(cfg: Config) -> dict:
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = {}
     return cfg.default_hooks
+
+
+def _add_hook(cfg: Config, key: str, name: str, kind: type) -> None:
+    hooks = _default_hooks(cfg)
+    if key in hooks and hooks[key] is None:
+        del hooks[key]  # MMEngine knows None for hooks of its own only
+    elif not _has_hook(cfg, kind):
+        hooks.setdefault(key, dict(type=name))
 
 
 def _has_hook(cfg: Config, wanted: type) -> bool:

@@ -1,8 +1,10 @@
 """Check the annotations and pictures that a config uses."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
 from .annotations import Use, check_content, read_json
@@ -85,6 +87,8 @@ def _use_of(dataset: dict) -> Use | None:
     if not annotations or path is None:
         return None
     classes = (dataset.get('metainfo') or {}).get('classes') or kind.METAINFO.get('classes')
+    if isinstance(classes, str) and os.path.isfile(classes):  # one name a line
+        classes = list_from_file(classes)
     return Use(
         path,
         folder,

@@ -16,6 +16,8 @@ PICTURES = {
     '.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp',
 }  # fmt: skip
 VIDEOS = {'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
+# beside those that Python knows everywhere
+OTHER_MEDIA = {'.3gp', '.avif', '.dng', '.flv', '.heic', '.heif', '.jp2', '.mts', '.tga'}
 GRAPHICS = PICTURES - {'.gif', '.pgm', '.ppm'}  # formats that images are also written in
 SUFFIXES = f'{", ".join(sorted(PICTURES))} (of a GIF its first frame)'
 VIDEO_SUFFIXES = ', '.join(sorted(VIDEOS))
@@ -77,6 +79,8 @@ def find_left_out(inputs: Sequence[Path], written: Path) -> list[tuple[Path, str
 
 
 def _is_media(path: Path) -> bool:
+    if path.suffix.lower() in OTHER_MEDIA:
+        return True
     kind = mimetypes.guess_type(path.name)[0] or ''
     return kind.startswith(('image/', 'video/'))
 

@@ -237,9 +237,9 @@ def test_one_of_two_backbones(images):
     for choice in ('', 'tutor', 'stud', nn.Linear(1, 1)):
         with pytest.raises(ValueError, match='backbone'), record(both, backbone=choice):
             pass
-    with pytest.raises(ValueError, match="'student.backbone', 'teacher'"):
+    with pytest.raises(ValueError, match=r"'student\.backbone', 'teacher'"):
         find_backbones(both, 'tutor')
-    with pytest.raises(ValueError, match="backbone='student.backbone' or 'teacher'"):
+    with pytest.raises(ValueError, match=r"backbone='student\.backbone' or 'teacher'"):
         find_backbone(both)
 
 

@@ -314,13 +314,13 @@ def test_images_that_the_model_cannot_take_are_passed_over(
     real = Predictor._predict
 
     def refuse_height(self, data):
-        if any(item['data_samples'].ori_shape[0] == 2000 for item in data):
+        if any(item['data_samples'].ori_shape == (50, 60) for item in data):
             raise RuntimeError('maps of no size')
         return real(self, data)
 
     monkeypatch.setattr(Predictor, '_predict', refuse_height)
-    monkeypatch.setattr('mmdla.utils.pipeline.NOT_FOR_ARRAYS', ('LoadImageFromFile', 'Resize'))
     folder = narrow_first(tmp_path / 'in', tiny_coco)
+    cv2.imwrite(str(folder / 'a.png'), np.full((50, 60, 3), 100, np.uint8))
     code, _, report = predict(small_config, checkpoint, folder, '--batch-size', 3)
     assert code == 0
     assert [Path(entry['file']).name for entry in report['results']] == ['b.jpg', 'c.jpg']
