@@ -94,7 +94,7 @@ def default_tta(cfg: Config, steps: list[dict]) -> tuple[dict, list[dict]]:
         model = dict(type='mmpretrain.AverageClsScoreTTA')
     else:
         nms = dict(type='nms', iou_threshold=0.5)
-        model = dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
         known = pack.get('meta_keys') or ('img_id', 'img_path', 'ori_shape', 'img_shape')
         pack['meta_keys'] = (*dict.fromkeys((*known, *TTA_KEYS)),)
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
