@@ -125,7 +125,8 @@ def _describe(error: Exception) -> str:
     return (
         'the validation, tried with one batch before training, fails: '
         f'{type(error).__name__}: {error}\n'
-        f'It was raised in {frame.filename}, line {frame.lineno}, in {frame.name}. Look at '
-        'val_dataloader.dataset.pipeline (are the meta_keys complete?) and val_evaluator. '
+        f'It was raised in {frame.filename}, line {frame.lineno}, in {frame.name}:\n'
+        f'    {frame.line}\n'
+        'Look at val_dataloader.dataset.pipeline (are the meta_keys complete?) and val_evaluator. '
         '--no-val-check (default_hooks.val_check=None in the config) trains without this check.'
     )

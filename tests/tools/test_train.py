@@ -177,12 +177,12 @@ def test_a_broken_validation_ends_before_training(cli, small_config, tmp_path):
     argv = broken_validation(small_config, tmp_path)
     code, message = cli('train', *argv)
     assert code == 2
-    assert "KeyError: 'scale_factor'" in message and '--no-val-check' in message
+    assert "('scale_factor')" in message.replace('"', "'") and '--no-val-check' in message
     assert not list((tmp_path / 'run').glob('*.pth'))
     assert not [line for path in tmp_path.glob('run/*/vis_data/scalars.json')
                 for line in path.read_text().splitlines()]  # fmt: skip
     for option in (['--no-val-check'], ['--cfg-options', 'default_hooks.val_check=None']):
-        with pytest.raises(KeyError, match='scale_factor'):
+        with pytest.raises(AssertionError):
             cli('train', *argv, *option)
         assert (tmp_path / 'run/epoch_1.pth').is_file()
 
