@@ -1,5 +1,6 @@
 """``type`` in a config: a name, with or without the module that it is in, or the class itself."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.config import Config
@@ -26,6 +27,19 @@ def resolve_type(kind: Any, registry: Registry, scope: str | None = None) -> Any
     with DefaultScope.overwrite_default_scope(scope):
         with registry.switch_scope_and_registry(None) as of_scope:
             return of_scope.get(kind)
+
+
+def import_types(values: Iterable) -> None:
+    """Import what a pure Python config names, which MMEngine does where it is looked at.
+
+    Raises:
+        ImportError: Names what is not there, and the line of the config.
+    """
+    for value in values:
+        if isinstance(value, dict):
+            import_types(value.values())
+        elif isinstance(value, (list, tuple)):
+            import_types(value)
 
 
 def infer_scope(cfg: Config) -> str | None:
