@@ -22,6 +22,9 @@ OTHER_TYPES = {'RPNHead', 'GARPNHead', 'CascadeRPNHead', 'FusedSemanticHead'}
 def check_classes(cfg: Config, loaders: Iterable[str]) -> None:
     """Refuse classes that are no list of names, and heads for another number of classes.
 
+    Folders of which each is a class may be part of a data set: of a head for more classes than
+    there are folders it says so and goes on.
+
     Args:
         cfg (Config): A whole config.
         loaders (Iterable[str]): Keys of the dataloaders in use; the first one decides on the heads.
@@ -35,7 +38,10 @@ def check_classes(cfg: Config, loaders: Iterable[str]) -> None:
         if cfg.get(loader) is not None:
             for key, dataset in _datasets(cfg[loader].dataset, f'{loader}.dataset'):
                 classes = classes_of(cfg, dataset, key)
-                found = found or (classes and (key, classes))
+                if classes and not found:
+                    found = key, classes, False
+                elif not found and (folders := _folders(cfg, dataset)):
+                    found = key, folders, True
     if found:
         _check_heads(cfg, *found)
 
@@ -65,7 +71,7 @@ def classes_of(cfg: Config, dataset: dict, key: str = 'dataset') -> tuple[str, .
         meta = getattr(kind, 'METAINFO', None) or {}
         if 'thing_classes' in meta or 'THING_CLASSES' in meta:
             return None  # heads of panoptic models count things and stuff apart
-        return tuple(meta['classes']) if meta.get('classes') else _folders(dataset, kind)
+        return tuple(meta['classes']) if meta.get('classes') else None
     if isinstance(classes, str):
         if not os.path.isfile(classes):
             raise InputError(
@@ -95,8 +101,9 @@ def _datasets(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
     yield key, dataset
 
 
-def _folders(dataset: dict, kind: Any) -> tuple[str, ...] | None:
+def _folders(cfg: Config, dataset: dict) -> tuple[str, ...] | None:
     """The classes of MMPretrain's data sets that are folders, one for each class."""
+    kind = resolve_type(dataset['type'], DATASETS, cfg.get('default_scope'))
     if type_name(kind) != 'CustomDataset' or dataset.get('ann_file'):
         return None
     prefix = dataset.get('data_prefix') or ''
@@ -107,23 +114,27 @@ def _folders(dataset: dict, kind: Any) -> tuple[str, ...] | None:
     return tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir())) or None
 
 
-def _check_heads(cfg: Config, key: str, classes: tuple[str, ...]) -> None:
+def _check_heads(cfg: Config, key: str, classes: tuple[str, ...], maybe_part: bool) -> None:
     if _is_open_vocabulary(cfg.get('model')):
         return
     wrong = [
         f'{name}={value}'
-        for name, value in _num_classes(cfg.get('model'), 'model')
+        for name, value in [
+            *_num_classes(cfg.get('model'), 'model'),
+            *_num_classes(cfg.get('data_preprocessor'), 'data_preprocessor'),
+        ]
         if value != len(classes)
     ]
-    preprocessor = cfg.get('data_preprocessor') or {}
-    if preprocessor.get('num_classes') not in (None, len(classes)):
-        wrong.append(f'data_preprocessor.num_classes={preprocessor["num_classes"]}')
-    if wrong:
-        some = ', '.join(map(repr, classes[:4])) + ', ...' * (len(classes) > 4)
-        raise InputError(
-            f'{", ".join(wrong)}: must be {len(classes)}, the number of the classes of {key} '
-            f'({some}; metainfo.classes names others)'
-        )
+    if not wrong:
+        return
+    some = ', '.join(map(repr, classes[:4])) + ', ...' * (len(classes) > 4)
+    if maybe_part and not any(int(entry.split('=')[1]) < len(classes) for entry in wrong):
+        print(f'{", ".join(wrong)}, but {key} has {len(classes)} folders ({some})', flush=True)
+        return
+    raise InputError(
+        f'{", ".join(wrong)}: must be {len(classes)}, the number of the classes of {key} '
+        f'({some}; metainfo.classes names others)'
+    )
 
 
 def _is_open_vocabulary(model: Any) -> bool:

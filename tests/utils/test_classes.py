@@ -114,7 +114,7 @@ def classifier(number: int, **dataset) -> Config:
     return Config(data)
 
 
-def test_classifiers(tmp_path):
+def test_classifiers(tmp_path, capsys):
     check_classes(classifier(10, type='CIFAR10'), LOADERS)
     assert 'model.head.num_classes=100: must be 10' in refusal(classifier(100, type='CIFAR10'))
     cfg = classifier(10, type='CIFAR10')
@@ -125,7 +125,9 @@ def test_classifiers(tmp_path):
     for name in NAMES:
         (tmp_path / 'train' / name).mkdir(parents=True)
     check_classes(classifier(3, **own), LOADERS)
-    assert 'must be 3' in refusal(classifier(5, **own))
+    assert 'must be 3' in refusal(classifier(2, **own))
+    check_classes(classifier(5, **own), LOADERS)  # the folders may be part of a data set
+    assert 'num_classes=5, but train_dataloader.dataset has 3 folders' in capsys.readouterr().out
     check_classes(classifier(2, **own, classes=['a', 'b']), LOADERS)
     assert 'train_dataloader.dataset.classes' in refusal(classifier(2, **own, classes='a'))
 
