@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import mmdla  # noqa: F401 - registers the models
 from mmdla.utils.check_data import check_annotations
+from mmdla.utils.classes import check_classes
 from mmdla.utils.command_line import add_cfg_options, parse, run
 from mmdla.utils.config import read_config
 from mmdla.utils.data import check_data
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = read_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'mmdet':
         raise InputError(f'{args.config}: only data sets of detectors, in COCO format, are checked')
+    check_classes(cfg, LOADERS)
     check_data(cfg, LOADERS)
     check_annotations(cfg, LOADERS, seconds=None)
 

@@ -10,6 +10,7 @@ import mmdla  # noqa: F401 - registers the models
 from mmdla.utils.command_line import add_cfg_options, parse, positive, run
 from mmdla.utils.complexity import Complexity, Share, measure_shares
 from mmdla.utils.config import read_config, register_host_modules
+from mmdla.utils.config_types import resolve_type, type_name
 from mmdla.utils.errors import InputError
 from mmdla.utils.model import task_of
 
@@ -37,14 +38,14 @@ def check_countable(cfg: Config) -> None:
     from mmdet.models import SingleStageDetector, StandardRoIHead, TwoStageDetector
     from mmdet.registry import MODELS
 
-    kind = MODELS.get(cfg.model.type)
-    head = MODELS.get(cfg.model.roi_head.type) if cfg.model.get('roi_head') else None
+    kind = resolve_type(cfg.model.type, MODELS)
+    head = resolve_type(cfg.model.roi_head.type, MODELS) if cfg.model.get('roi_head') else None
     if issubclass(kind, TwoStageDetector):
         countable = head is not None and issubclass(head, StandardRoIHead)
     else:
         countable = issubclass(kind, SingleStageDetector)
     if not countable:
-        parts = cfg.model.type + (f' with {head.__name__}' if head else '')
+        parts = type_name(cfg.model.type) + (f' with {head.__name__}' if head else '')
         raise InputError(f'{parts} cannot be counted, only SingleStageDetector, and '
                          'TwoStageDetector with StandardRoIHead')  # fmt: skip
 

@@ -1,6 +1,7 @@
-"""Show what the layer attention of a trained model does on some pictures.
+"""Show what the layer attention of a trained model does on some images.
 
 Writes a report that opens in any browser, its figures as PNG files, and the recorded numbers.
+Images that cannot be used are passed over with a message.
 """
 
 import argparse
@@ -17,13 +18,19 @@ from mmdla.inspection.subject import Subject, find_pictures
 from mmdla.utils.command_line import add_cfg_options, parse, run
 from mmdla.utils.config import check_checkpoint, load_config
 from mmdla.utils.errors import InputError
+from mmdla.utils.inputs import SUFFIXES, UnreadableError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a detector or classifier')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('pictures', nargs='+', metavar='PICTURE', help='files or folders')
+    parser.add_argument(
+        'pictures',
+        nargs='+',
+        metavar='PICTURE',
+        help=f'files or folders; read from folders: {SUFFIXES}',
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where results go')
     parser.add_argument(
         '--layer',
@@ -31,6 +38,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='NAME',
         help='layers whose activity is laid over the pictures, e.g. backbone.layer2 (default: the '
         "classifier's last stage, all stages that the detector uses)",
+    )
+    parser.add_argument(
+        '--backbone', metavar='NAME', help='which of several backbones, e.g. student.backbone'
     )
     parser.add_argument('--score', type=float, default=0.3, help='of detections that are kept')
     add_cfg_options(parser)
@@ -60,11 +70,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures = find_pictures(args.pictures)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f'--out {args.out}: this is a file, not a folder')
-    subject = Subject(cfg, args.checkpoint, args.score)
+    subject = Subject(cfg, args.checkpoint, args.score, args.backbone)
     layers = args.layer or subject.default_layers
     find_layers(subject.model, layers)
-    looks = [look_at(subject, path, layers) for path in pictures]
+    looks, failed = [], []
+    for path in pictures:
+        try:
+            looks.append(look_at(subject, path, layers))
+        except UnreadableError as error:
+            failed.append(f'{path}: {error}')
+            print(f'passed over: {failed[-1]}', file=sys.stderr)
+    if not looks:
+        raise InputError(f'none of the {len(pictures)} images could be used')
     facts = dict(config=args.config, checkpoint=args.checkpoint)
+    if failed:
+        facts['passed over'] = '; '.join(failed)
     write(make_page(subject, looks, facts), args.out)
     print(f'{args.out / "report.html"}, {args.out / "recorded.json"}, {args.out / "figures"}')
 

@@ -1,4 +1,7 @@
-"""Predict for pictures, folders of them and videos, with a detector or a classifier."""
+"""Predict for images, folders of them and videos, with a detector or a classifier.
+
+Files that cannot be used are passed over, with a message and in ``failed`` of predictions.json.
+"""
 
 import argparse
 import json
@@ -16,20 +19,29 @@ from mmdla.utils.command_line import add_cfg_options, parse, positive, run
 from mmdla.utils.config import check_checkpoint, read_config
 from mmdla.utils.errors import InputError
 from mmdla.utils.files import written_whole
-from mmdla.utils.inputs import Source, UnreadableError, find_sources, read_picture
+from mmdla.utils.inputs import (
+    SUFFIXES,
+    VIDEO_SUFFIXES,
+    Source,
+    UnreadableError,
+    find_left_out,
+    find_sources,
+    read_picture,
+)
 from mmdla.utils.model import check_device, task_of
 from mmdla.utils.predict import Predictor
 from mmdla.utils.video import open_video, video_writer
 
 SCORE_THR = 0.3
+FILES = f'Read from folders: images ({SUFFIXES}) and videos ({VIDEO_SUFFIXES}).'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=FILES)
     parser.add_argument('config', help='config file, e.g. configs/faster_rcnn_dla_r50.py')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        'inputs', nargs='+', type=Path, metavar='INPUT', help='picture, video, or folder of them'
+        'inputs', nargs='+', type=Path, metavar='INPUT', help='image, video, or folder of them'
     )
     parser.add_argument(
         '--out', type=Path, required=True, metavar='DIR',
@@ -41,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--device', help="e.g. 'cpu' or 'cuda:1', default: a GPU where there is one"
     )
-    parser.add_argument('--batch-size', type=positive, default=1, help='pictures at once')
+    parser.add_argument('--batch-size', type=positive, default=1, help='images at once')
     add_cfg_options(parser)
     return parse(parser, argv)
 
@@ -66,32 +78,66 @@ class Work:
         self.results: list[dict] = []
         self.failed: list[dict] = []
 
-    def pictures(self, sources: Sequence[Source]) -> None:
-        bar = self.progress.add_task('pictures', total=len(sources))
+    def images(self, sources: Sequence[Source]) -> None:
+        bar = self.progress.add_task('images', total=len(sources))
         for batch in batches(sources, self.batch_size):
-            read = [
-                (source, picture) for source in batch if (picture := self.read(source)) is not None
-            ]
-            samples = self.predictor([picture for _, picture in read]) if read else []
-            for (source, picture), sample in zip(read, samples, strict=True):
-                with written_whole(self.target(source)) as part:
-                    mmcv.imwrite(self.predictor.draw(picture, sample), str(part))
+            ready = [one for source in batch if (one := self.prepare(source)) is not None]
+            for source, image, sample in self.predict(ready):
+                drawn = self.draw(source, image, sample)
                 predictions = self.predictor.as_data(sample)
-                self.results.append(self.entry(source, predictions=predictions))
+                self.results.append(self.entry(source, drawn, predictions=predictions))
             self.progress.advance(bar, len(batch))
 
-    def read(self, source: Source):
+    def prepare(self, source: Source) -> tuple | None:
+        """Read an image and send it through the pipeline: (source, image, data)."""
         try:
-            return read_picture(source.path)
+            image = read_picture(source.path)
+            return source, image, self.predictor.pipeline(image)
         except UnreadableError as error:
-            self.pass_over(source, error)
+            self.leave_out(source.path, str(error))
+            return None
+
+    def predict(self, ready: list[tuple]) -> Iterator[tuple]:
+        """Give (source, image, prediction); if a batch fails, those of it that do not."""
+        if not ready:
+            return
+        try:
+            samples = self.predictor.predict([data for _, _, data in ready])
+        except UnreadableError as error:
+            if len(ready) == 1:
+                self.leave_out(ready[0][0].path, str(error))
+            else:
+                for one in ready:
+                    yield from self.predict([one])
+            return
+        for (source, image, _), sample in zip(ready, samples, strict=True):
+            yield source, image, sample
+
+    def draw(self, source: Source, image, sample) -> bool:
+        """Write the image with what was found; whether that can be drawn."""
+        try:
+            drawn = self.predictor.draw(image, sample)
+        except Exception as error:  # a few pixels, of which matplotlib makes no figure
+            print(f'not drawn: {source.path}: {type(error).__name__}: {error}', file=sys.stderr)
+            return False
+        with written_whole(self.target(source)) as part:
+            mmcv.imwrite(drawn, str(part))
+        return True
 
     def video(self, source: Source) -> None:
         try:
             reader = open_video(source.path)
+            frames = self.frames(source, reader)
         except UnreadableError as error:
-            self.pass_over(source, error)
+            self.leave_out(source.path, str(error))
             return
+        if len(frames) < len(reader):
+            print(
+                f'{source.path}: ends after {len(frames)} of {len(reader)} frames', file=sys.stderr
+            )
+        self.results.append(self.entry(source, fps=reader.fps, frames=frames))
+
+    def frames(self, source: Source, reader: mmcv.VideoReader) -> list[list[dict]]:
         bar = self.progress.add_task(source.path.name, total=max(len(reader), 1))
         frames: list[list[dict]] = []
         with video_writer(self.target(source), reader.fps) as writer:
@@ -100,24 +146,28 @@ class Work:
                     writer.write(self.predictor.draw(frame, sample))
                     frames.append(self.predictor.as_data(sample))
                 self.progress.advance(bar, len(batch))
-        if len(frames) < len(reader):
-            print(
-                f'{source.path}: ends after {len(frames)} of {len(reader)} frames', file=sys.stderr
-            )
         self.progress.update(bar, total=len(frames))
-        self.results.append(self.entry(source, fps=reader.fps, frames=frames))
+        return frames
 
     def target(self, source: Source) -> Path:
         path = self.folder / source.target
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def entry(self, source: Source, **content) -> dict:
-        return dict(file=str(source.path), drawn=f'{self.folder.name}/{source.target}', **content)
+    def entry(self, source: Source, drawn: bool = True, **content) -> dict:
+        name = f'{self.folder.name}/{source.target}' if drawn else None
+        return dict(file=str(source.path), drawn=name, **content)
 
-    def pass_over(self, source: Source, reason: UnreadableError) -> None:
-        print(f'passed over: {source.path}: {reason}', file=sys.stderr)
-        self.failed.append(dict(file=str(source.path), reason=str(reason)))
+    def leave_out(self, path: Path, reason: str) -> None:
+        print(f'passed over: {path}: {reason}', file=sys.stderr)
+        self.failed.append(dict(file=str(path), reason=reason))
+
+    def write(self, path: Path, **facts: str) -> None:
+        """Write what there is, if there is something."""
+        if self.results:
+            report = dict(**facts, results=self.results, failed=self.failed)
+            with written_whole(path) as part:
+                part.write_text(json.dumps(report, indent=1))
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:
@@ -163,22 +213,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = Predictor(cfg, args.checkpoint, device, score_thr)
 
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
+    report = args.out / 'predictions.json'
     with made_folder(folder), Progress(*columns, TimeRemainingColumn()) as progress:
         work = Work(predictor, folder, args.batch_size, progress)
-        pictures = [source for source in sources if not source.is_video]
-        if pictures:
-            work.pictures(pictures)
-        for source in sources:
-            if source.is_video:
-                work.video(source)
+        for path, reason in find_left_out(args.inputs, folder):
+            work.leave_out(path, reason)
+        images = [source for source in sources if not source.is_video]
+        try:
+            if images:
+                work.images(images)
+            for source in sources:
+                if source.is_video:
+                    work.video(source)
+        finally:  # what was found before an error or Ctrl-C is not lost
+            work.write(report, config=args.config, checkpoint=args.checkpoint)
     if not work.results:
         raise InputError(f'none of the {len(sources)} inputs could be read')
-    report = dict(config=args.config, checkpoint=args.checkpoint, results=work.results)
-    with written_whole(args.out / 'predictions.json') as part:
-        part.write_text(json.dumps({**report, 'failed': work.failed}, indent=1))
-    print(
-        f'{len(work.results)} of {len(sources)} inputs: {folder}, {args.out / "predictions.json"}'
-    )
+    print(f'{len(work.results)} of {len(sources)} inputs: {folder}, {report}')
 
 
 if __name__ == '__main__':

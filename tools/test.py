@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from mmdla.checkpoint import read_state_dict
 from mmdla.utils.check_data import check_annotations
+from mmdla.utils.classes import check_classes
 from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
 from mmdla.utils.config import (
     build_runner,
@@ -25,11 +26,14 @@ from mmdla.utils.config import (
     load_whole_checkpoint,
     set_classification_defaults,
 )
+from mmdla.utils.config_types import type_name
 from mmdla.utils.data import check_data
 from mmdla.utils.data_errors import explain_data_errors
 from mmdla.utils.errors import InputError
+from mmdla.utils.pipeline import test_dataset
 
 LOADERS = ('test_dataloader',)
+TTA_KEYS = ('scale_factor', 'flip', 'flip_direction')  # to merge what was found
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def draw_predictions(cfg: Config, args: argparse.Namespace) -> None:
     """Switch the visualization hook on, which has other arguments in each host library."""
-    hook = cfg.default_hooks.get('visualization')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise InputError('--show and --show-dir need default_hooks.visualization in the config')
     if cfg.get('default_scope') == 'mmpretrain':
@@ -59,15 +63,42 @@ def draw_predictions(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def use_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation."""
-    for key in ('tta_model', 'tta_pipeline'):
-        if key not in cfg:
-            raise InputError(
-                f"--tta needs {key} in the config, e.g. from _base_ 'mmdet::retinanet/"
-                "retinanet_tta.py'"
-            )
+    """Wrap the model for test-time augmentation, as the host libraries' tools do.
+
+    Without ``tta_model`` and ``tta_pipeline`` in the config images are flipped.
+    """
+    dataset = test_dataset(cfg)
+    model, pipeline = default_tta(cfg, dataset.get('pipeline') or [])
+    for key, default in (('tta_model', model), ('tta_pipeline', pipeline)):
+        if cfg.get(key) is None:
+            print(f'--tta: the config has no {key}, images are flipped', file=sys.stderr)
+            cfg[key] = default
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def default_tta(cfg: Config, steps: list[dict]) -> tuple[dict, list[dict]]:
+    """Return model and pipeline of a test with each image as it is and flipped.
+
+    Args:
+        cfg (Config): A whole config.
+        steps (list[dict]): The test pipeline, which ends with the step that packs the inputs.
+
+    Raises:
+        InputError: There is no such step.
+    """
+    if not steps or not type_name(steps[-1]['type']).startswith('Pack'):
+        raise InputError('--tta needs a test pipeline that ends by packing the inputs')
+    pack = dict(steps[-1])
+    if cfg.get('default_scope') == 'mmpretrain':
+        model = dict(type='mmpretrain.AverageClsScoreTTA')
+    else:
+        nms = dict(type='nms', iou_threshold=0.5)
+        model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        known = pack.get('meta_keys') or ('img_id', 'img_path', 'ori_shape', 'img_shape')
+        pack['meta_keys'] = (*dict.fromkeys((*known, *TTA_KEYS)),)
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    return model, [*steps[:-1], dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
 def dump_predictions(runner: Runner, scope: str | None, path: str) -> None:
@@ -111,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_tta(cfg)
     set_classification_defaults(cfg, LOADERS)
 
+    check_classes(cfg, LOADERS)
     check_data(cfg, LOADERS)
     check_work_dir(cfg.work_dir)
     if is_first_on_machine(sys.argv[1:] if argv is None else argv):

@@ -13,8 +13,10 @@ from mmdla.engine.options import (
     use_atomic_checkpoints,
     use_exact_resume,
     use_finite_loss,
+    use_validation_check,
 )
 from mmdla.utils.check_data import check_annotations
+from mmdla.utils.classes import check_classes
 from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
 from mmdla.utils.config import (
     build_runner,
@@ -23,6 +25,7 @@ from mmdla.utils.config import (
     load_config,
     set_classification_defaults,
 )
+from mmdla.utils.config_types import type_name
 from mmdla.utils.data import check_data
 from mmdla.utils.data_errors import explain_data_errors
 from mmdla.utils.errors import InputError
@@ -49,6 +52,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'one that is not: deterministic algorithms, random numbers seeded in every epoch, from '
         'randomness.seed or 0; to be given to every start of the run (docs/resume.md)',
     )
+    parser.add_argument(
+        '--no-val-check',
+        action='store_true',
+        help='do not try the validation with one batch before training',
+    )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
         '--auto-scale-lr',
@@ -63,7 +71,7 @@ def use_amp(cfg: Config) -> None:
     """Switch ``optim_wrapper`` to mixed precision."""
     if get_device() == 'cpu':
         raise InputError('--amp needs a GPU, none is found here')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise InputError(f"--amp needs an optim_wrapper of type 'OptimWrapper', got {kind!r}")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -90,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_auto_scale_lr(cfg)
     use_atomic_checkpoints(cfg)
     use_finite_loss(cfg)
+    if not args.no_val_check:
+        use_validation_check(cfg)
     if args.exact_resume:
         use_exact_resume(cfg)
     if args.resume not in (None, 'auto'):
@@ -100,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_checkpoint('load_from', cfg.load_from)
     set_classification_defaults(cfg, LOADERS)
 
+    check_classes(cfg, LOADERS)
     check_data(cfg, LOADERS)
     check_work_dir(cfg.work_dir)
     if is_first_on_machine(sys.argv[1:] if argv is None else argv):

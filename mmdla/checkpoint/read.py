@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, some
 from .inert import inert_loading, load_file
+from .remote import ways_out
 
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
@@ -73,4 +74,6 @@ def _read_remote(path: str) -> Any:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f'{path}: could not be fetched ({error})') from error
+        raise CheckpointError(
+            f'{path}: could not be fetched ({error}). {ways_out(path)}'
+        ) from error

@@ -18,6 +18,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmdla.utils.config_types import resolve_type, type_name
 from mmdla.utils.errors import InputError
 
 # what MMEngine reads to find the other processes
@@ -128,17 +129,16 @@ def _wrap_for_cpu(cfg: Config) -> None:
         default = dict(broadcast_buffers=False, find_unused_parameters=find_unused)
         cfg.model_wrapper_cfg = cfg.get('model_wrapper_cfg') or default
         wrapper = cfg.model_wrapper_cfg
-    elif strategy.get('type') == 'DDPStrategy':
+    elif type_name(strategy.get('type')) == 'DDPStrategy':
         strategy.model_wrapper = strategy.get('model_wrapper') or dict(broadcast_buffers=False)
         wrapper = strategy.model_wrapper
-    elif strategy.get('type') == 'FSDPStrategy':
+    elif type_name(strategy.get('type')) == 'FSDPStrategy':
         raise InputError('strategy FSDPStrategy needs GPUs: on CPUs its processes crash')
     else:
         return
-    if wrapper.get('type', DDP) in (DDP, MMDistributedDataParallel):
+    if type_name(wrapper.get('type', DDP)) == DDP:
         wrapper.type = 'CPUDistributedDataParallel'
-    kind = wrapper.type
-    kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    kind = resolve_type(wrapper.type, MODEL_WRAPPERS)
     if isinstance(kind, type) and issubclass(kind, DistributedDataParallel):
         wrapper.setdefault('device_ids', None)
 

@@ -3,16 +3,23 @@
 from collections.abc import Callable
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
 
 from mmdla.checkpoint.errors import CheckpointError
 from mmdla.checkpoint.whole import find_damage, newest_whole
+from mmdla.utils.config_types import resolve_type
 from mmdla.utils.errors import InputError
 
 from .atomic_checkpoint import checkpoint_folder
+from .epoch_seed import EpochSeedHook
+from .finite_loss import FiniteLossHook
+from .validation_check import ValidationCheckHook
 
 ATOMIC = 'mmdla.engine.AtomicCheckpointHook'
 FINITE = 'mmdla.engine.FiniteLossHook'
 EPOCH_SEED = 'mmdla.engine.EpochSeedHook'
+VAL_CHECK = 'mmdla.engine.ValidationCheckHook'
 
 
 def use_atomic_checkpoints(cfg: Config) -> None:
@@ -20,7 +27,7 @@ def use_atomic_checkpoints(cfg: Config) -> None:
     hooks = _default_hooks(cfg)
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
     hook = hooks['checkpoint']
-    if hook is not None and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+    if isinstance(hook, dict) and resolve_type(hook.get('type'), HOOKS) is CheckpointHook:
         hook['type'] = ATOMIC
 
 
@@ -29,8 +36,15 @@ def use_finite_loss(cfg: Config) -> None:
 
     ``default_hooks.finite_loss=None`` leaves it out.
     """
-    if not _has_hook(cfg, 'FiniteLossHook'):
-        _default_hooks(cfg).setdefault('finite_loss', dict(type=FINITE))
+    _add_hook(cfg, 'finite_loss', FINITE, FiniteLossHook)
+
+
+def use_validation_check(cfg: Config) -> None:
+    """Add :class:`~mmdla.engine.ValidationCheckHook`, unless the config names it itself.
+
+    ``default_hooks.val_check=None`` leaves it out.
+    """
+    _add_hook(cfg, 'val_check', VAL_CHECK, ValidationCheckHook)
 
 
 def use_exact_resume(cfg: Config) -> None:
@@ -53,7 +67,7 @@ def use_exact_resume(cfg: Config) -> None:
         randomness['seed'] = 0
     randomness['deterministic'] = True
     cfg.train_dataloader['persistent_workers'] = False
-    if not _has_hook(cfg, 'EpochSeedHook'):
+    if not _has_hook(cfg, EpochSeedHook):
         _default_hooks(cfg)['epoch_seed'] = dict(type=EPOCH_SEED)
 
 
@@ -96,6 +110,19 @@ def _default_hooks(cfg: Config) -> dict:
     return cfg.default_hooks
 
 
-def _has_hook(cfg: Config, name: str) -> bool:
+def _add_hook(cfg: Config, key: str, name: str, kind: type) -> None:
+    hooks = _default_hooks(cfg)
+    if key in hooks and hooks[key] is None:
+        del hooks[key]  # MMEngine knows None for hooks of its own only
+    elif not _has_hook(cfg, kind):
+        hooks.setdefault(key, dict(type=name))
+
+
+def _has_hook(cfg: Config, wanted: type) -> bool:
+    """Whether the config names such a hook, by name, by class or as an object."""
     hooks = [*(cfg.get('custom_hooks') or []), *_default_hooks(cfg).values()]
-    return any(str((hook or {}).get('type')).split('.')[-1] == name for hook in hooks)
+    kinds = [
+        resolve_type(hook.get('type'), HOOKS) if isinstance(hook, dict) else type(hook)
+        for hook in hooks
+    ]
+    return any(isinstance(kind, type) and issubclass(kind, wanted) for kind in kinds)

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from ..models.arguments import check_bool, check_int
-from .recorder import find_backbone, make_taps, record
+from .recorder import find_backbones, make_all_taps, record
 
 
 @HOOKS.register_module()
@@ -22,8 +22,11 @@ class LayerAttentionHook(Hook):
     Args:
         interval (int): Iterations from one recording to the next. Default: 500.
         figures (bool): Draw figures besides the scalars. Default: True.
+        backbone (str, optional): Which of several backbones, e.g. ``'student'`` or
+            ``'student.backbone'``. Default: all, their names before those of the stages.
 
     Raises:
+        TypeError: ``backbone`` is no name.
         ValueError: When training starts, if the model has no layer attention to show.
 
     Example:
@@ -32,25 +35,32 @@ class LayerAttentionHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, interval: int = 500, figures: bool = True) -> None:
+    def __init__(
+        self, interval: int = 500, figures: bool = True, backbone: str | None = None
+    ) -> None:
+        if not (backbone is None or isinstance(backbone, str)):
+            raise TypeError(f'backbone must be the name of a module or None, got {backbone!r}')
+        self.backbone = backbone
         self.interval = check_int('interval', interval)
         self.figures = check_bool('figures', figures)
         self._recording = None
         self._stack = ExitStack()
 
     def before_train(self, runner) -> None:
-        make_taps(find_backbone(runner.model))  # refuses what cannot be shown
+        # refuses what cannot be shown
+        make_all_taps(find_backbones(runner.model, self.backbone))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if self.every_n_train_iters(runner, self.interval) and is_main_process():
-            self._recording = self._stack.enter_context(record(runner.model))
+            self._recording = self._stack.enter_context(record(runner.model, self.backbone))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         if self._recording is None:
             return
         self._stack.close()
         recording, self._recording = self._recording, None
-        self.write(runner.visualizer, recording.stages(), runner.iter + 1)
+        if recording.passes:
+            self.write(runner.visualizer, recording.stages(), runner.iter + 1)
 
     def write(self, visualizer, stages, step: int) -> None:
         """Hand figures and scalars of these stages to a visualizer."""

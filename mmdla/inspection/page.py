@@ -84,7 +84,7 @@ def look_at(subject: Subject, path: Path, layers: Sequence[str]) -> Look:
         InputError: A layer is not there or gives no feature map.
     """
     data, picture = subject.prepare(path)
-    with record(subject.model) as recording:
+    with record(subject.model, subject.backbone) as recording:
         found = subject.find(data)
     maps = activation_maps(
         subject.model,

@@ -1,8 +1,10 @@
 """Record what the layer attentions of a backbone do, without changing what it computes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
+from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..models.resnet import DLAResNet
@@ -14,32 +16,99 @@ class Recording:
     """The forward passes that :func:`record` has seen.
 
     Attributes:
-        passes (list[list[StageRecord]]): For every pass, its stages.
+        backbones (list[str]): Names of the backbones that are recorded, ``''`` for the model.
     """
 
-    def __init__(self) -> None:
-        self.passes: list[list[StageRecord]] = []
+    def __init__(self, backbones: Sequence[str] = ('',)) -> None:
+        self.backbones = list(backbones)
+        self._passes: dict[str, list[list[StageRecord]]] = {name: [] for name in backbones}
 
-    def stages(self) -> list[StageRecord]:
-        """The stages, with the pictures of all passes.
+    @property
+    def passes(self) -> list[list[StageRecord]]:
+        """For every pass its stages; those of the first backbone first."""
+        return [stages for passes in self._passes.values() for stages in passes]
+
+    def add(self, backbone: str, stages: list[StageRecord]) -> None:
+        """Add a pass of a backbone."""
+        self._passes[backbone].append(stages)
+
+    def stages(self, backbone: str | None = None) -> list[StageRecord]:
+        """Return the stages, with the images of all passes.
+
+        Args:
+            backbone (str, optional): Name of one of several backbones, or of a part of the model
+                that holds one. Default: all, each stage named after its backbone, e.g.
+                ``'teacher.layer3'``, without those that did not run.
 
         Raises:
-            ValueError: There was no pass.
+            ValueError: There was no pass, or no such backbone.
         """
-        return join_records(self.passes)
+        if backbone is None and len(self.backbones) > 1:
+            joined = {name: join_records(p) for name, p in self._passes.items() if p}
+            if not joined:
+                raise ValueError('no forward pass was recorded')
+            return [
+                replace(stage, stage=f'{name}.{stage.stage}'.lstrip('.'))
+                for name, stages in joined.items()
+                for stage in stages
+            ]
+        name = self.backbones[0] if backbone is None else _name_in(self.backbones, backbone)
+        return join_records(self._passes[name])
 
 
-def find_backbone(model: nn.Module) -> DLAResNet:
-    """The one backbone of ours in a detector, a classifier, or a wrapper around one.
+def find_backbones(
+    model: nn.Module, backbone: str | nn.Module | None = None
+) -> dict[str, DLAResNet]:
+    """Return the backbones of ours in a model, or in a wrapper around one, by name.
+
+    Args:
+        model (nn.Module): A detector, a classifier, or several models in one.
+        backbone (str | nn.Module, optional): One of them, or a part that holds one.
 
     Raises:
-        ValueError: There is none, or there are several.
+        ValueError: There is none, or no such one.
     """
-    found = [module for module in model.modules() if isinstance(module, DLAResNet)]
-    if len(found) != 1:
-        count = f'{len(found)} of them' if found else 'none'
-        raise ValueError(f'model must contain one DLAResNet, {type(model).__name__} has {count}')
-    return found[0]
+    while is_model_wrapper(model):
+        model = model.module
+    found = {n: m for n, m in model.named_modules() if isinstance(m, DLAResNet)}
+    if not found:
+        raise ValueError(f'model must contain a DLAResNet, {type(model).__name__} has none')
+    if isinstance(backbone, nn.Module):
+        name = next((n for n, m in model.named_modules() if m is backbone), None)
+        if name is None:
+            kind = type(backbone).__name__
+            raise ValueError(f'backbone: this {kind} is no part of {type(model).__name__}')
+        backbone = name
+    if backbone is not None:
+        name = _name_in(list(found), backbone)
+        return {name: found[name]}
+    return found
+
+
+def find_backbone(model: nn.Module, backbone: str | nn.Module | None = None) -> DLAResNet:
+    """Return the one backbone of ours; see :func:`find_backbones`.
+
+    Raises:
+        ValueError: There is none, or there are several and none of them was chosen.
+    """
+    found = find_backbones(model, backbone)
+    if len(found) > 1:
+        raise ValueError(
+            f'{type(model).__name__} has {len(found)} backbones, one must be chosen: '
+            f'backbone={" or ".join(map(repr, found))}'
+        )
+    return next(iter(found.values()))
+
+
+def _name_in(names: Sequence[str], wanted: str) -> str:
+    """The backbone of that name, or the only one in the part of that name."""
+    inside = [name for name in names if name == wanted or name.startswith(f'{wanted}.')]
+    if len(inside) != 1:
+        raise ValueError(
+            f'backbone must be one of {", ".join(map(repr, names))} or a part of the model that '
+            f'holds one of them, got {wanted!r}'
+        )
+    return inside[0]
 
 
 def make_taps(backbone: DLAResNet) -> list[Tap]:
@@ -68,8 +137,25 @@ def _family(cls: type) -> Iterator[type]:
         yield from _family(subclass)
 
 
+def make_all_taps(backbones: dict[str, DLAResNet]) -> dict[str, list[Tap]]:
+    """Return what observes the backbones whose attention has something to show, by name.
+
+    Raises:
+        ValueError: None of them has.
+    """
+    taps, errors = {}, []
+    for name, backbone in backbones.items():
+        try:
+            taps[name] = make_taps(backbone)
+        except ValueError as error:
+            errors.append(error)
+    if not taps:
+        raise errors[0]
+    return taps
+
+
 @contextmanager
-def record(model: nn.Module) -> Iterator[Recording]:
+def record(model: nn.Module, backbone: str | nn.Module | None = None) -> Iterator[Recording]:
     """Record every forward pass of a model's backbone.
 
     Hooks on the submodules of the attentions are there inside of the ``with`` block and nowhere
@@ -77,8 +163,13 @@ def record(model: nn.Module) -> Iterator[Recording]:
     bit for bit. The blocks that gradient checkpointing runs again in the backward pass are not
     recorded again. A model compiled by ``torch.compile`` runs without hooks and records nothing.
 
+    In a model with several backbones of ours (a student and its teacher) all are recorded whose
+    attention has something to show, and the names of the stages start with those of the backbones.
+
     Args:
         model (nn.Module): A backbone of ours, or anything that contains one.
+        backbone (str | nn.Module, optional): Which of several backbones, as a module or by the
+            name of one or of a part that holds one, e.g. ``'student'``. Default: all.
 
     Yields:
         Recording: Filled by the forward passes.
@@ -92,12 +183,23 @@ def record(model: nn.Module) -> Iterator[Recording]:
         >>> model = DLAResNet(18, layer_attention=dict(type='DLABase')).eval()
         >>> with record(model) as recording:
         ...     outs = model(torch.rand(1, 3, 64, 64))
-        >>> tuple(recording.stages()[0].weights.shape)  # pictures, heads, blocks, blocks
+        >>> tuple(recording.stages()[0].weights.shape)  # images, heads, blocks, blocks
         (1, 2, 2, 2)
     """
-    backbone = find_backbone(model)
-    taps = make_taps(backbone)
-    recording = Recording()
+    backbones = find_backbones(model, backbone)
+    taps = make_all_taps(backbones)
+    recording = Recording(list(taps))
+    with ExitStack() as stack:
+        for name, of_backbone in taps.items():
+            stack.enter_context(_recorded(backbones[name], name, of_backbone, recording))
+        yield recording
+
+
+@contextmanager
+def _recorded(
+    backbone: DLAResNet, name: str, taps: list[Tap], recording: Recording
+) -> Iterator[None]:
+    """Add every pass of one backbone to a recording."""
     during_pass = ExitStack()  # hooks that a recomputation, after the pass, must not meet
 
     def start(*_) -> None:
@@ -109,11 +211,11 @@ def record(model: nn.Module) -> Iterator[Recording]:
 
     def finish(*_) -> None:
         during_pass.close()
-        recording.passes.append([tap.finish() for tap in taps])
+        recording.add(name, [tap.finish() for tap in taps])
 
     handles = backbone.register_forward_pre_hook(start), backbone.register_forward_hook(finish)
     try:
-        yield recording
+        yield
     finally:
         during_pass.close()
         for handle in handles:

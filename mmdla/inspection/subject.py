@@ -14,12 +14,11 @@ from mmengine.device import get_device
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.inputs import PICTURES, UnreadableError, read_picture
+from ..utils.inputs import PICTURES, SUFFIXES, read_picture
 from ..utils.model import build_model, load_weights, task_of
 from ..utils.pipeline import PicturePipeline
 from .recorder import find_backbone, make_taps
 
-ENDINGS = ', '.join(sorted(PICTURES))
 TOP = 5  # classes that a classifier names
 
 
@@ -39,6 +38,7 @@ class Subject:
         cfg (Config): Of MMDetection or MMPretrain, with a backbone of ours.
         checkpoint (str): Its weights; read without running code that may be in it.
         score (float): Detections below are not kept.
+        backbone (str, optional): Which of several backbones, see :func:`find_backbones`.
 
     Raises:
         InputError: The config is neither of a detector nor of a classifier or has no test
@@ -46,13 +46,15 @@ class Subject:
         CheckpointError: The checkpoint cannot be read.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, score: float = 0.3) -> None:
+    def __init__(
+        self, cfg: Config, checkpoint: str, score: float = 0.3, backbone: str | None = None
+    ) -> None:
         self.is_detector = task_of(cfg) == 'detection'
         self.score = score
         self.pipeline = PicturePipeline(cfg)
         model = build_model(cfg)
         try:
-            self.backbone = find_backbone(model)
+            self.backbone = find_backbone(model, backbone)
             make_taps(self.backbone)
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -67,7 +69,11 @@ class Subject:
         return stages if self.is_detector else stages[-1:]
 
     def prepare(self, path: Path) -> tuple[dict, np.ndarray]:
-        """A batch of one picture, and the picture as the network gets it, RGB (H, W, 3) uint8."""
+        """Return a batch of one image, and the image as the network gets it, RGB (H, W, 3) uint8.
+
+        Raises:
+            UnreadableError: The file is not there or damaged, or the pipeline cannot take it.
+        """
         data = pseudo_collate([self.pipeline(read_picture(path))])
         return data, self._picture(data['inputs'][0])
 
@@ -131,25 +137,18 @@ class Subject:
 
 
 def find_pictures(paths: Sequence[str]) -> list[Path]:
-    """Picture files, those of folders in the order of their names.
+    """Return files, and the images in folders in the order of their names.
 
     Raises:
-        InputError: A path is not there, is no whole picture, or is a folder without any.
+        InputError: A folder holds no image.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
             if not inside:
-                raise InputError(
-                    f'{path}: no picture in this folder ({", ".join(sorted(PICTURES))})'
-                )
+                raise InputError(f'{path}: no image in this folder ({SUFFIXES})')
             found += inside
         else:
             found.append(path)
-    for path in found:
-        try:
-            read_picture(path)
-        except UnreadableError as error:
-            raise InputError(f'{path}: {error}') from error
     return found

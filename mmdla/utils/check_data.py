@@ -1,12 +1,15 @@
 """Check the annotations and pictures that a config uses."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.fileio import list_from_file
+from mmengine.registry import DATASETS
 
 from .annotations import Use, check_content, read_json
 from .config import register_host_modules
+from .config_types import resolve_type, type_name
 from .data import data_paths, datasets_of, joined_path
 from .errors import InputError
 from .pictures import check_pictures
@@ -73,11 +76,7 @@ def _use_of(dataset: dict) -> Use | None:
     """What a data set of a config reads, or ``None`` if it does not read COCO's format."""
     from mmdet.datasets import CocoDataset
 
-    kind = dataset['type']
-    if isinstance(kind, str):
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            with DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(kind)
+    kind = resolve_type(dataset['type'], DATASETS, 'mmdet')
     if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
         return None
     for method in ('load_data_list', 'parse_data_info'):
@@ -88,6 +87,8 @@ def _use_of(dataset: dict) -> Use | None:
     if not annotations or path is None:
         return None
     classes = (dataset.get('metainfo') or {}).get('classes') or kind.METAINFO.get('classes')
+    if isinstance(classes, str) and os.path.isfile(classes):  # one name a line
+        classes = list_from_file(classes)
     return Use(
         path,
         folder,
@@ -107,4 +108,4 @@ def _steps(pipeline: Iterable) -> Iterator[dict]:
 
 
 def _loads_masks(step: dict) -> bool:
-    return str(step.get('type')).endswith('LoadAnnotations') and bool(step.get('with_mask'))
+    return type_name(step.get('type')).endswith('LoadAnnotations') and bool(step.get('with_mask'))

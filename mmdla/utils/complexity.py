@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from .config_types import type_name
 from .macs import ATTENTION, MacCounter
 
 PROPOSALS = 1000  # what mmdet's own FLOPs counter gives to the box head ...
@@ -83,7 +84,7 @@ def input_size(cfg: Config) -> tuple[int, int]:
     """Height and width of the pictures that a config's model is counted with."""
     if cfg.default_scope == 'mmdet':
         return SIZES['detector']
-    return SIZES['cifar' if 'CIFAR' in cfg.model.backbone.type else 'imagenet']
+    return SIZES['cifar' if 'CIFAR' in type_name(cfg.model.backbone.type) else 'imagenet']
 
 
 def count_macs(model: nn.Module, forward: Callable[[Tensor], object], size: tuple[int, int]) -> int:

@@ -19,6 +19,7 @@ from mmdla.engine.distributed import check_launcher, join_cpu_processes
 
 from ..checkpoint.check import listed, weight_problems
 from ..checkpoint.inert import inert_loading
+from .config_types import import_types, infer_scope
 from .errors import InputError
 
 # read from the config by MMEngine or the tools, beside the arguments of Runner
@@ -48,10 +49,13 @@ def read_config(config: str, options: dict | None = None) -> Config:
         raise InputError(f'no config file {path} (in {Path.cwd()}){_similar_file(path)}')
     try:
         cfg = Config.fromfile(path)
+        import_types(cfg.values())
     except ImportError as error:
         raise InputError(f'{path} needs a package that cannot be imported: {error}') from error
     if options:
         apply_options(cfg, options)
+    if cfg.get('default_scope') is None and (scope := infer_scope(cfg)) is not None:
+        cfg.default_scope = scope
     return cfg
 
 

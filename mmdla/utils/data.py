@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from .config_types import type_name
 from .errors import InputError
 
 COCO_HINT = (
@@ -88,8 +89,7 @@ def datasets_of(dataset: dict) -> Iterator[dict]:
 
 
 def _of_dataset(dataset: dict) -> list[DataPath]:
-    kind = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
-    kind = kind.split('.')[-1]
+    kind = type_name(dataset['type'])
     root = dataset.get('data_root') or ''
     if not _is_local(dataset):
         return []
@@ -134,7 +134,7 @@ def _of_metric(metric: dict, of_datasets: list[DataPath]) -> list[DataPath]:
     for p in of_datasets:
         if is_inside(annotation, p.root):
             return [DataPath(p.root, annotation, False, p.kind)]
-    return [DataPath(os.path.dirname(annotation), annotation, False, str(metric['type']))]
+    return [DataPath(os.path.dirname(annotation), annotation, False, type_name(metric['type']))]
 
 
 def _root_for(path: str, root: str) -> str:

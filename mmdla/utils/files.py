@@ -10,6 +10,12 @@ from .errors import TrainingError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the limit of a file
 
+# what FUSE, network drives and Windows answer where a folder can be opened or synced by nobody
+CANNOT_SYNC = (
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES,
+    errno.EPERM, errno.EISDIR,
+)  # fmt: skip
+
 
 @contextmanager
 def written_whole(target: Path, durable: bool = False) -> Iterator[Path]:
@@ -30,7 +36,7 @@ def written_whole(target: Path, durable: bool = False) -> Iterator[Path]:
             _sync(part)
         os.replace(part, target)
         if durable:
-            _sync(target.parent)
+            _sync_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -46,6 +52,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name survive a crash too, where folders can be synced: not on every drive."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Pictures and videos that a command line names."""
 
 import io
+import mimetypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +13,18 @@ from PIL import Image, UnidentifiedImageError
 from .errors import InputError
 
 PICTURES = {
-    '.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp',
+    '.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp',
 }  # fmt: skip
 VIDEOS = {'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
-GRAPHICS = PICTURES - {'.pgm', '.ppm'}  # formats that pictures are also written in
+# beside those that Python knows everywhere
+OTHER_MEDIA = {'.3gp', '.avif', '.dng', '.flv', '.heic', '.heif', '.jp2', '.mts', '.tga'}
+GRAPHICS = PICTURES - {'.gif', '.pgm', '.ppm'}  # formats that images are also written in
+SUFFIXES = f'{", ".join(sorted(PICTURES))} (of a GIF its first frame)'
+VIDEO_SUFFIXES = ', '.join(sorted(VIDEOS))
 
 
 class UnreadableError(Exception):
-    """A file that is no picture or video, or is damaged; the message says why."""
+    """A file that is no image or video, is damaged, or of a size that the pipeline cannot take."""
 
 
 class Source(NamedTuple):
@@ -57,6 +62,40 @@ def find_sources(inputs: Sequence[Path], written: Path) -> list[Source]:
     return sources
 
 
+def find_left_out(inputs: Sequence[Path], written: Path) -> list[tuple[Path, str]]:
+    """Return the images and videos in the folders of a command line that are not read, and why.
+
+    Args:
+        inputs (Sequence[Path]): Files and folders.
+        written (Path): Folder of the results.
+    """
+    known, folders = PICTURES | VIDEOS, [given for given in inputs if given.is_dir()]
+    return [
+        (path, f'files with the suffix {path.suffix} are not read')
+        for given in folders
+        for path in _inside(given, written.resolve())
+        if path.suffix.lower() not in known and _is_media(path)
+    ]
+
+
+def _is_media(path: Path) -> bool:
+    if path.suffix.lower() in OTHER_MEDIA:
+        return True
+    kind = mimetypes.guess_type(path.name)[0] or ''
+    return kind.startswith(('image/', 'video/'))
+
+
+def _inside(folder: Path, written: Path) -> Iterator[Path]:
+    """All files in a folder but the hidden ones and the results."""
+    for path in sorted(folder.rglob('*')):
+        if (
+            path.is_file()
+            and not path.name.startswith('.')
+            and written not in path.resolve().parents
+        ):
+            yield path
+
+
 def _files(given: Path, written: Path) -> Iterator[tuple[Path, Path]]:
     """Paths, and their names from the folder that was given."""
     if not given.is_dir():
@@ -64,16 +103,12 @@ def _files(given: Path, written: Path) -> Iterator[tuple[Path, Path]]:
             raise InputError(f'{given} is in {written}, where the results are written')
         yield given, Path(given.name)
         return
-    found = [
-        path
-        for path in sorted(given.rglob('*'))
-        if path.suffix.lower() in PICTURES | VIDEOS
-        and path.is_file()
-        and not path.name.startswith('.')
-        and written not in path.resolve().parents
-    ]
+    known = PICTURES | VIDEOS
+    found = [path for path in _inside(given, written) if path.suffix.lower() in known]
     if not found:
-        raise InputError(f'{given}: no pictures or videos in this folder')
+        raise InputError(
+            f'{given}: no images or videos in this folder ({SUFFIXES}; {VIDEO_SUFFIXES})'
+        )
     for path in found:
         yield path, path.relative_to(given)
 
@@ -103,11 +138,21 @@ def read_picture(path: Path) -> np.ndarray:
         raise UnreadableError(error.strerror or str(error)) from error
     if not content:
         raise UnreadableError('the file is empty')
+    if content.startswith(b'GIF8'):  # which not every version of OpenCV reads
+        return _first_frame(content)
     picture = mmcv.imfrombytes(content)
     if picture is None:
-        raise UnreadableError('no picture, or a damaged one')
+        raise UnreadableError('no image, or a damaged one')
     _check_whole(content)
     return picture
+
+
+def _first_frame(content: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return mmcv.rgb2bgr(np.asarray(image.convert('RGB')))
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnreadableError(f'a damaged image ({error})') from error
 
 
 def _check_whole(content: bytes) -> None:
@@ -118,4 +163,4 @@ def _check_whole(content: bytes) -> None:
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return  # a format, or a size, that only OpenCV takes
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableError(f'a damaged picture ({error})') from error
+        raise UnreadableError(f'a damaged image ({error})') from error

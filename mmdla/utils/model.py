@@ -12,6 +12,7 @@ from torch import nn
 from mmdla.checkpoint import read_checkpoint
 
 from .config import check_weights, load_whole_checkpoint, register_host_modules
+from .config_types import resolve_type
 from .errors import InputError
 from .pipeline import test_dataset
 
@@ -110,11 +111,7 @@ def _dataset_meta(cfg: Config, meta: dict) -> dict:
     dataset = test_dataset(cfg)
     if not dataset:
         return {}
-    kind = dataset['type']
-    if isinstance(kind, str):
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            with DATASETS.switch_scope_and_registry(None) as registry:  # that of the host library
-                kind = registry.get(kind)
+    kind = resolve_type(dataset['type'], DATASETS, cfg.default_scope)
     found = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     if isinstance(found.get('classes'), str):  # a file that only the data set itself reads
         del found['classes']

@@ -9,7 +9,9 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
+from .config_types import type_name
 from .errors import InputError
+from .inputs import UnreadableError
 
 NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 
@@ -28,23 +30,37 @@ class PicturePipeline:
         steps = deepcopy(test_dataset(cfg).get('pipeline'))
         if not steps:
             raise InputError('the config has no test_dataloader.dataset.pipeline')
-        loaders = [step for step in steps if _name(step) == 'LoadImageFromFile']
+        loaders = [step for step in steps if type_name(step['type']) == 'LoadImageFromFile']
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.steps = Compose([step for step in steps if _name(step) not in NOT_FOR_ARRAYS])
+            self.steps = Compose([s for s in steps if type_name(s['type']) not in NOT_FOR_ARRAYS])
         # data sets that need no loader, those of CIFAR, hand out RGB
         self.takes_rgb = not loaders
         self.takes_float = bool(loaders) and loaders[0].get('to_float32', False)
 
     def __call__(self, picture: np.ndarray) -> dict:
-        """What the data set gives for a picture (H, W, 3), BGR, 8 bit."""
+        """Return what the data set gives for an image (H, W, 3), BGR, 8 bit.
+
+        Raises:
+            UnreadableError: The pipeline cannot take it, e.g. one that becomes 0 pixels wide.
+        """
         size = picture.shape[:2]
         if self.takes_rgb:
             picture = mmcv.bgr2rgb(picture)
         if self.takes_float:
             picture = picture.astype(np.float32)
-        return self.steps(
-            dict(img=picture, img_shape=size, ori_shape=size, img_path=None, img_id=0)
-        )
+        results = dict(img=picture, img_shape=size, ori_shape=size, img_path=None, img_id=0)
+        try:
+            data = self.steps(results)
+        except Exception as error:  # of OpenCV, of a transform, of an assertion
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise UnreadableError(_of_size(size, reason)) from error
+        if data is None:
+            raise UnreadableError(_of_size(size, 'it is filtered out'))
+        return data
+
+
+def _of_size(size: tuple[int, int], reason: str) -> str:
+    return f'an image of {size[1]}x{size[0]} pixels that the test pipeline cannot take ({reason})'
 
 
 def test_dataset(cfg: Config) -> dict:
@@ -53,8 +69,3 @@ def test_dataset(cfg: Config) -> dict:
     while inner := dataset.get('datasets') or dataset.get('dataset'):
         dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
     return dataset
-
-
-def _name(step: dict) -> str:
-    kind = step['type']
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__

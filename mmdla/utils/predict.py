@@ -11,6 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 
+from .inputs import UnreadableError
 from .model import load_model, task_of
 from .pipeline import PicturePipeline
 
@@ -46,10 +47,30 @@ class Predictor:
             self.visualizer = VISUALIZERS.build(drawing)
         self.visualizer.dataset_meta = self.meta
 
-    @torch.no_grad()
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[BaseDataElement]:
-        """Predictions for pictures (H, W, 3), BGR, 8 bit, computed as one batch."""
-        data = [self.pipeline(picture) for picture in pictures]
+        """Return predictions for images (H, W, 3), BGR, 8 bit, computed as one batch.
+
+        Raises:
+            UnreadableError: The pipeline or the model cannot take one of them.
+        """
+        return self.predict([self.pipeline(picture) for picture in pictures])
+
+    @torch.no_grad()
+    def predict(self, data: Sequence[dict]) -> list[BaseDataElement]:
+        """Return predictions for what :attr:`pipeline` has made of images, as one batch.
+
+        Raises:
+            UnreadableError: The model cannot take one of them.
+        """
+        try:
+            return self._predict(data)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise UnreadableError(f'the model cannot take it ({reason})') from error
+
+    def _predict(self, data: Sequence[dict]) -> list[BaseDataElement]:
         shapes = {item['inputs'].shape for item in data}
         if self.task == 'classification' and len(shapes) > 1:  # padding would change them
             return [self.model.test_step(pseudo_collate([item]))[0] for item in data]

@@ -145,6 +145,59 @@ def test_no_checkpoint_of_nan(tmp_path):
     assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_1.pth']
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+@pytest.mark.parametrize('is_buffer', [False, True])
+def test_which_values_no_checkpoint_holds(tmp_path, value, is_buffer):
+    """Infinite ones in a parameter; buffers may hold them, as bounds, but no NaN."""
+
+    class Spoil(Hook):
+        def after_train_epoch(self, runner):
+            if is_buffer:
+                runner.model.bound.fill_(value)
+            else:
+                runner.model.block2[0].bias.data[0] = value
+
+    model = ToyModel()
+    model.register_buffer('bound', torch.zeros(()))
+    runner = toy_runner(tmp_path, hooks=[GUARD], model=model, epochs=1)
+    runner.register_hook(Spoil())
+    if is_buffer and value == math.inf:
+        runner.train()
+        assert (tmp_path / 'epoch_1.pth').is_file()
+        return
+    name = 'bound' if is_buffer else r'block2\.0\.bias'
+    word = 'NaN' if math.isnan(value) else 'infinite values'
+    with pytest.raises(TrainingError, match=f'{name} holds {word}'):
+        runner.train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+class Sparse(ToyModel):
+    """With an embedding whose gradient is sparse."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(5, 4, sparse=True)
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        rows = self.rows(torch.arange(len(inputs)))
+        return super().forward(inputs + rows, data_samples, mode)
+
+
+def test_sparse_gradients_are_left_alone(tmp_path):
+    """PyTorch cannot take their norm; those of the other parameters are still looked at."""
+    plain = dict(optimizer=dict(type='SGD', lr=0.1))
+    toy_runner(
+        tmp_path / 'fine', hooks=[GUARD], model=Sparse(), epochs=1, optim_wrapper=plain
+    ).train()
+
+    def what(model, batch):
+        model.square = lambda x: (x - x).sum().sqrt() + x.mean()
+
+    text = message(tmp_path / 'broken', what, model=Sparse(), optim_wrapper=plain)
+    assert 'the loss is finite, but not the gradients of ' in text and 'rows' not in text
+
+
 @pytest.mark.parametrize('accumulate', [1, 3])
 def test_the_training_is_the_same_with_it(tmp_path, accumulate):
     optim = dict(

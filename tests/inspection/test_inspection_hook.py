@@ -106,3 +106,45 @@ def test_nothing_to_show(train):
 def test_bad_interval(interval):
     with pytest.raises((TypeError, ValueError), match='interval must be an integer >= 1'):
         LayerAttentionHook(interval=interval)
+
+
+def test_two_backbones(tmp_path):
+    """All of them, or the one that is named; another name is refused when training starts."""
+    from mmengine.visualization import Visualizer
+    from torch import nn
+    from toy_training import ToyModel, toy_runner
+
+    from mmdla import DLAResNet
+
+    class Pair(ToyModel):
+        """A student that learns and a teacher that runs beside it."""
+
+        def __init__(self):
+            super().__init__()
+            attention = dict(type='DLALight', reduction=4, head_channels=8)
+            small = dict(depth=18, base_channels=8, layer_attention=attention)
+            self.student = nn.ModuleDict(dict(backbone=DLAResNet(**small)))
+            self.teacher = nn.ModuleDict(dict(backbone=DLAResNet(**small)))
+
+        def forward(self, inputs, data_samples=None, mode='loss'):
+            images = inputs.new_ones(2, 3, 32, 32) * inputs.mean()
+            with torch.no_grad():
+                wanted = self.teacher.backbone(images)[-1]
+            return dict(loss=(self.student.backbone(images)[-1] - wanted).square().mean())
+
+    for choice, names in ((None, ('student', 'teacher')), ('teacher', ('teacher',))):
+        hook = LayerAttentionHook(interval=4, figures=False, backbone=choice)
+        written = {}
+        runner = toy_runner(tmp_path, hooks=[hook], model=Pair(), epochs=1)
+        runner.visualizer = Visualizer.get_instance(f'pair_{choice}')
+        runner.visualizer.add_scalars = lambda values, w=written, **_: w.update(values)
+        runner.train()
+        layers = {key.split('/')[1] for key in written if 'layer_attention' in key}
+        stages = [f'layer{i}' for i in (1, 2, 3, 4)]
+        prefixes = [f'{name}.backbone.' if choice is None else '' for name in names]
+        assert layers == {f'{prefix}{stage}' for prefix in prefixes for stage in stages}
+    hook = dict(type='LayerAttentionHook', backbone='tutor')
+    with pytest.raises(ValueError, match=r"'student\.backbone', 'teacher\.backbone'.*'tutor'"):
+        toy_runner(tmp_path, hooks=[hook], model=Pair(), epochs=1).train()
+    with pytest.raises(TypeError, match='backbone must be'):
+        LayerAttentionHook(backbone=3)

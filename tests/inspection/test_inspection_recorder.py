@@ -10,6 +10,7 @@ from attention_equations import expected_records
 from torch import nn
 
 from mmdla import DLAResNet, DLAResNet_CIFAR, fold_for_inference, record
+from mmdla.inspection.recorder import find_backbone, find_backbones
 
 KINDS = ['DIALSTM', 'DLABase', 'DLALight', 'MRLABase', 'MRLALight']
 REDUCED = ('DIALSTM', 'DLABase', 'DLALight')
@@ -191,8 +192,64 @@ def test_refuses_what_has_nothing_to_show(attention):
 def test_refuses_what_is_no_backbone_of_ours():
     with pytest.raises(ValueError, match='DLAResNet, Linear has none'), record(nn.Linear(1, 1)):
         pass
-    two = nn.ModuleList(DLAResNet(18) for _ in range(2))
-    with pytest.raises(ValueError, match='2 of them'), record(two):
+
+
+def student_and_teacher(images, teacher: str = 'DLABase') -> nn.ModuleDict:
+    student = nn.Sequential()
+    student.add_module('backbone', make('DLALight', images))
+    return nn.ModuleDict(dict(student=student, teacher=make(teacher, images))).eval()
+
+
+def test_all_backbones_are_recorded(images):
+    """Each as alone, under names of its own; those that did not run are left out."""
+    both = student_and_teacher(images)
+    with torch.no_grad(), record(both) as recording:
+        both['student'](images[:2])
+        both['teacher'](images)
+        both['student'](images[2:])
+    assert recording.backbones == ['student.backbone', 'teacher']
+    layers = [f'layer{i}' for i in (1, 2, 3)]
+    names = [f'{name}.{layer}' for name in recording.backbones for layer in layers]
+    assert [stage.stage for stage in recording.stages()] == names
+    assert len(recording.passes) == 3
+    for name, backbone in (('student', both['student'].backbone), ('teacher', both['teacher'])):
+        with torch.no_grad(), record(backbone) as alone:
+            backbone(images)
+        for mine, wanted in zip(recording.stages(name), alone.stages(), strict=True):
+            assert mine.stage == wanted.stage and mine.kind == wanted.kind
+            for quantity, value in wanted.quantities.items():
+                torch.testing.assert_close(getattr(mine, quantity), value)
+    with torch.no_grad(), record(both) as recording:
+        both['teacher'](images)
+    assert [stage.stage for stage in recording.stages()] == names[3:]
+    assert hooks_of(both) == 0
+
+
+def test_one_of_two_backbones(images):
+    both = student_and_teacher(images)
+    choices = ['student', 'student.backbone', both['student'], both['student'].backbone]
+    for choice in choices:
+        with torch.no_grad(), record(both, backbone=choice) as recording:
+            both['student'](images)
+            both['teacher'](images)
+        assert len(recording.passes) == 1
+        assert [stage.stage for stage in recording.stages()] == ['layer1', 'layer2', 'layer3']
+    for choice in ('', 'tutor', 'stud', nn.Linear(1, 1)):
+        with pytest.raises(ValueError, match='backbone'), record(both, backbone=choice):
+            pass
+    with pytest.raises(ValueError, match=r"'student\.backbone', 'teacher'"):
+        find_backbones(both, 'tutor')
+    with pytest.raises(ValueError, match=r"backbone='student\.backbone' or 'teacher'"):
+        find_backbone(both)
+
+
+def test_a_teacher_that_has_nothing_to_show(images):
+    both = student_and_teacher(images)
+    both['teacher'] = DLAResNet(18, layer_attention=None)
+    with record(both) as recording:
+        pass
+    assert recording.backbones == ['student.backbone']
+    with pytest.raises(ValueError, match='got None'), record(both, backbone='teacher'):
         pass
 
 

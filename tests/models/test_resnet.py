@@ -156,16 +156,27 @@ def test_configs_stay_as_they_are():
     assert args == before
 
 
-def test_two_processes_compute_what_one_does():
-    """DDP finds no unused parameters, with checkpointing and frozen stages as well."""
+def test_every_parameter_takes_part_in_distributed_training():
+    """DDP finds no unused parameters, with checkpointing and frozen stages as well; its gradients
+    are those of the model alone."""
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0,
                                          world_size=1)  # fmt: skip
     try:
         for options in (dict(), dict(with_cp=True), dict(frozen_stages=1, norm_eval=True)):
             model = DLAResNet(**SMALL, **options).train()
+            alone = copy.deepcopy(model)
             wrapped = torch.nn.parallel.DistributedDataParallel(model)
             for _ in range(2):  # the second forward raises on unused parameters
-                sum(o.square().mean() for o in wrapped(torch.randn(2, 3, 64, 64))).backward()
+                x = torch.randn(2, 3, 64, 64)
+                for net in (wrapped, alone):
+                    net.zero_grad()
+                    sum(o.square().mean() for o in net(x)).backward()
+            grads = {name: p.grad for name, p in alone.named_parameters()}
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    torch.testing.assert_close(parameter.grad, grads[name])
+                else:
+                    assert parameter.grad is None and grads[name] is None
     finally:
         torch.distributed.destroy_process_group()
 

@@ -169,22 +169,41 @@ def test_nothing_to_show(cli, repo, kind, classifier, tmp_path):
     assert f'got {"SE" if kind == "se" else None}' in message
 
 
-def test_bad_pictures(cli, classifier, tmp_path):
+def test_bad_images(cli, classifier, tmp_path):
+    """Alone they end it, beside a good one they are passed over, with a message."""
     broken, empty, folder = tmp_path / 'broken.png', tmp_path / 'empty.png', tmp_path / 'none'
     cut = tmp_path / 'cut.jpg'
     cut.write_bytes(DINER.read_bytes()[:20_000])
     broken.write_bytes(DINER.read_bytes()[:30])
     empty.touch()
     folder.mkdir()
-    for path, words in (
-        (broken, 'no picture'),
-        (cut, 'damaged'),
-        (empty, 'the file is empty'),
-        (folder, 'no picture in this folder ('),
-        (tmp_path / 'missing.png', 'No such file'),
-    ):
-        message = refused(cli, tmp_path, *classifier, DINER, path)
-        assert str(path) in message and words in message
+    bad = {
+        broken: 'no image',
+        cut: 'damaged',
+        empty: 'the file is empty',
+        tmp_path / 'missing.png': 'No such file',
+    }
+    for path, words in bad.items():
+        message = refused(cli, tmp_path, *classifier, path)
+        assert f'passed over: {path}: ' in message and words in message
+    message = refused(cli, tmp_path, *classifier, DINER, folder)
+    assert f'{folder}: no image in this folder (.bmp, .gif' in message
+    good = sorted(CIFAR.glob('cifar100_0[01]*.png'))
+    code, message = cli('look_inside', *classifier, broken, *good, cut, '--out', tmp_path / 'out')
+    assert code == 0
+    numbers = look(tmp_path / 'out')
+    assert [one['file'] for one in numbers['by_picture']] == list(map(str, good))
+    assert f'passed over: {cut}: ' in message and str(broken) in numbers['passed over']
+    assert 'cut.jpg' in (tmp_path / 'out/report.html').read_text()
+
+
+def test_an_image_that_the_pipeline_cannot_take(cli, small_config, checkpoint, tmp_path):
+    narrow = tmp_path / 'narrow.png'
+    cv2.imwrite(str(narrow), np.full((2000, 3, 3), 100, np.uint8))
+    argv = [small_config, checkpoint, narrow, DINER, '--out', tmp_path / 'out']
+    code, message = cli('look_inside', *argv)
+    assert code == 0 and f'passed over: {narrow}: an image of 3x2000 pixels' in message
+    assert [one['file'] for one in look(tmp_path / 'out')['by_picture']] == [str(DINER)]
 
 
 def test_no_such_layer(cli, classifier, tmp_path):

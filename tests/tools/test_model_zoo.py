@@ -1,5 +1,7 @@
 """The model index and the README's table say what the configs are."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -52,6 +54,37 @@ def test_classifiers_by_name():
     assert isinstance(model.backbone, DLAResNet)
     assert model.backbone.layer1.attention.dsu is not None
     assert model(torch.rand(1, 3, 32, 32)).shape == (1, 1000)
+
+
+def test_classifiers_and_detectors_by_name(repo, monkeypatch):
+    """Each in its host alone; twice is as once."""
+    from mmdet.apis import DetInferencer
+    from mmpretrain import list_models
+
+    monkeypatch.setattr(zoo, 'MIM', repo)
+    for _ in range(2):
+        zoo.register_models()
+    assert 'imagenet_dla_l_r50' in list_models() and not list_models('*faster_rcnn_dla*')
+    names = DetInferencer.list_models('mmdet')
+    assert names.count('faster_rcnn_dla_r50') == 1 and 'imagenet_dla_l_r50' not in names
+    assert 'retinanet_r50_fpn_1x_coco' in [name.replace('-', '_') for name in names]
+    assert 'faster_rcnn_dla_r50' not in DetInferencer.list_models('mmpretrain')
+    cfg, weights = DetInferencer._load_model_from_metafile(SimpleNamespace(scope='mmdet'),
+                                                           'faster_rcnn_dla_r50')  # fmt: skip
+    assert cfg.model.backbone.depth == 50 and weights is None
+
+
+def test_one_host_is_enough(repo, monkeypatch):
+    monkeypatch.setattr(zoo, 'MIM', repo)
+
+    def missing(_):
+        raise ImportError('mmpretrain')
+
+    monkeypatch.setattr(zoo, '_to_mmpretrain', missing)
+    zoo.register_models()
+    monkeypatch.setattr(zoo, '_to_mmdet', missing)
+    with pytest.raises(ImportError):
+        zoo.register_models()
 
 
 def test_not_installed(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fixtures import DINER, save_random_weights
 from mmengine.config import Config
+from PIL import Image
 from pycocotools import mask as rle
 
 CIFAR = Path(__file__).parents[1] / 'data' / 'cifar'
@@ -220,7 +221,7 @@ def digest(path: Path) -> str:
         (['none.py', '{checkpoint}', '{picture}'], 'none.py'),
         (['{config}', 'none.pth', '{picture}'], 'none.pth'),
         (['{config}', '{config}', '{picture}'], 'not a PyTorch checkpoint'),
-        (['{config}', '{checkpoint}', '{empty}'], 'no pictures or videos in this folder'),
+        (['{config}', '{checkpoint}', '{empty}'], 'no images or videos in this folder'),
         (['{config}', '{checkpoint}', '{config}'], 'none of the 1 inputs could be read'),
         (['{config}', '{checkpoint}', '{picture}', '--score-thr', '0.5'], '--score-thr is for det'),
         (['{config}', '{checkpoint}', '{picture}', '--device', 'tpu9'], '--device tpu9'),
@@ -280,3 +281,116 @@ def test_threshold_out_of_range(cli, small_config, checkpoint, tmp_path):
     )
     assert code == 2
     assert '--score-thr must be in [0, 1], got 2' in message
+
+
+def narrow_first(folder: Path, tiny_coco) -> Path:
+    """An image that the pipeline makes 0 pixels wide before one that it takes."""
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), np.full((2000, 3, 3), 100, np.uint8))
+    (folder / 'b.jpg').write_bytes((tiny_coco / 'val2017/000000000003.jpg').read_bytes())
+    (folder / 'c.jpg').write_bytes((tiny_coco / 'val2017/000000000004.jpg').read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_images_that_the_pipeline_cannot_take_are_passed_over(
+    predict, small_config, checkpoint, tiny_coco, tmp_path, batch
+):
+    folder = narrow_first(tmp_path / 'in', tiny_coco)
+    code, message, report = predict(small_config, checkpoint, folder, '--batch-size', batch)
+    assert code == 0
+    assert [Path(entry['file']).name for entry in report['results']] == ['b.jpg', 'c.jpg']
+    (failed,) = report['failed']
+    assert failed['file'] == str(folder / 'a.png')
+    assert '3x2000 pixels' in failed['reason'] and f'a.png: {failed["reason"]}' in message
+
+
+def test_images_that_the_model_cannot_take_are_passed_over(
+    predict, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch
+):
+    """The others of their batch are not lost with them."""
+    from mmdla.utils.predict import Predictor
+
+    real = Predictor._predict
+
+    def refuse_height(self, data):
+        if any(item['data_samples'].ori_shape == (50, 60) for item in data):
+            raise RuntimeError('maps of no size')
+        return real(self, data)
+
+    monkeypatch.setattr(Predictor, '_predict', refuse_height)
+    folder = narrow_first(tmp_path / 'in', tiny_coco)
+    cv2.imwrite(str(folder / 'a.png'), np.full((50, 60, 3), 100, np.uint8))
+    code, _, report = predict(small_config, checkpoint, folder, '--batch-size', 3)
+    assert code == 0
+    assert [Path(entry['file']).name for entry in report['results']] == ['b.jpg', 'c.jpg']
+    (failed,) = report['failed']
+    assert 'the model cannot take it (RuntimeError: maps of no size)' in failed['reason']
+
+
+def test_what_cannot_be_drawn_is_still_predicted(
+    predict, small_config, checkpoint, tiny_coco, monkeypatch
+):
+    from mmdla.utils.predict import Predictor
+
+    def draw(*_):
+        raise ValueError('no figure')
+
+    monkeypatch.setattr(Predictor, 'draw', draw)
+    image = tiny_coco / 'val2017/000000000003.jpg'
+    code, message, report = predict(small_config, checkpoint, image)
+    assert code == 0 and 'no figure' in message
+    assert report['results'][0]['drawn'] is None and 'predictions' in report['results'][0]
+
+
+def test_results_survive_an_interruption(
+    predict, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch
+):
+    from mmdla.utils.predict import Predictor
+
+    real, calls = Predictor._predict, []
+
+    def stop(self, data):
+        calls.append(data)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, data)
+
+    monkeypatch.setattr(Predictor, '_predict', stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict(small_config, checkpoint, tiny_coco / 'val2017')
+    assert len(json.loads((tmp_path / 'out/predictions.json').read_text())['results']) == 1
+
+
+def test_gifs_and_other_images_of_a_folder(predict, classifier, tmp_path):
+    """The first frame of a GIF is read; what is an image but not read is said to be so."""
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    source = mmcv.imread(str(next(CIFAR.glob('cifar10_00*.png'))))
+    frames = [Image.fromarray(f[..., ::-1]) for f in (source, 255 - source)]
+    frames[0].save(folder / 'a.gif', save_all=True, append_images=frames[1:])
+    frames[0].convert('RGB').save(folder / 'b.png')
+    for name in ('c.heic', 'd.svg', 'e.3gp', 'notes.txt'):
+        (folder / name).write_text('something')
+    code, message, report = predict(*classifier, folder)
+    assert code == 0
+    assert [entry['drawn'] for entry in report['results']] == ['pictures/a.png', 'pictures/b.png']
+    gif, png = (entry['predictions'][0] for entry in report['results'])
+    assert gif['score'] == pytest.approx(png['score'], abs=0.1)  # 256 colours
+    failed = {Path(entry['file']).name: entry['reason'] for entry in report['failed']}
+    assert set(failed) == {'c.heic', 'd.svg', 'e.3gp'}
+    assert '.heic are not read' in failed['c.heic'] and 'd.svg' in message
+    cut = (folder / 'a.gif').read_bytes()[:200]
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / 'cut.gif').write_bytes(cut)
+    code, message, _ = predict(*classifier, folder)
+    assert code == 2 and 'cut.gif: a damaged image' in message
+
+
+def test_suffixes_are_documented(tool, capsys):
+    for name in ('predict', 'look_inside'):
+        with pytest.raises(SystemExit):
+            tool(name)(['--help'])
+        text = capsys.readouterr().out
+        assert '.gif' in text and '.webp' in text

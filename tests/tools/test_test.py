@@ -4,6 +4,11 @@ import pickle
 
 import pytest
 import torch
+from fixtures import save_random_weights
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from mmdla.utils.model import load_model
 
 
 def test_writes_predictions_and_pictures(cli, small_run, checkpoint, tmp_path):
@@ -33,10 +38,46 @@ def test_test_time_augmentation(cli, small_run, checkpoint, tmp_path):
     assert len(pickle.loads(out.read_bytes())) == 2
 
 
-def test_tta_that_the_config_does_not_have(cli, repo, checkpoint):
-    code, message = cli('test', repo / 'configs/mask_rcnn_dla_r50.py', checkpoint, '--tta')
-    assert code == 2
-    assert 'tta_model' in message
+def test_tta_that_the_config_does_not_have(cli, small_run, checkpoint, tmp_path):
+    """Images are flipped, as by MMDetection's own tool; its merging is the host's."""
+    argv = ['test', *small_run, checkpoint, '--cfg-options', 'tta_model=None', 'tta_pipeline=None']
+    plain, flipped = tmp_path / 'plain.pkl', tmp_path / 'flipped.pkl'
+    assert cli(*argv, '--out', plain)[0] == 0
+    argv[0] = 'test'
+    code, message = cli(*argv[:4], *argv[4:], '--tta', '--out', flipped)
+    assert code == 0 and 'no tta_model' in message and 'no tta_pipeline' in message
+    first, second = (pickle.loads(path.read_bytes()) for path in (plain, flipped))
+    assert len(first) == len(second) == 2
+    assert not torch.equal(
+        first[0]['pred_instances']['scores'], second[0]['pred_instances']['scores']
+    )
+
+
+def test_tta_of_a_classifier(cli, repo, tiny_cifar, tmp_path):
+    """The scores are the mean of those of the image and of its mirror image."""
+    root = tiny_cifar(10)
+    config = tmp_path / 'cifar.py'
+    loader = f'dict(num_workers=0, persistent_workers=False, dataset=dict(data_root={str(root)!r}))'
+    config.write_text(f"""
+_base_ = {str(repo / 'configs/cifar10_dla_l.py')!r}
+test_dataloader = {loader}
+""")
+    checkpoint = save_random_weights(config, tuple('abcdefghij'))
+    out = tmp_path / 'scores.pkl'
+    argv = ['test', config, checkpoint, '--work-dir', tmp_path / 'run', '--out', out]
+    assert cli(*argv, '--tta')[0] == 0
+    cfg = Config.fromfile(config)
+    model = load_model(cfg, str(checkpoint))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    inputs = torch.stack([item['inputs'] for item in dataset])
+    inputs = torch.cat([inputs, inputs.flip(-1)])
+    with torch.no_grad():
+        data = model.data_preprocessor(dict(inputs=inputs, data_samples=None))
+        scores = model(data['inputs']).softmax(1)
+    wanted = scores.view(2, -1, 10).mean(0)
+    got = torch.stack([sample['pred_score'] for sample in pickle.loads(out.read_bytes())])
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_no_such_checkpoint(cli, small_run, tmp_path):

@@ -1,8 +1,10 @@
 """``tools/train.py``: its options, and what it says to bad input."""
 
 import json
+from urllib.error import URLError
 
 import pytest
+import torch
 
 
 def log_of(work_dir) -> list[dict]:
@@ -154,3 +156,76 @@ def test_annotations_of_other_classes(cli, small_run, own_coco):
     assert code == 2
     assert 'classes' in message
     assert str(annotations) in message
+
+
+def broken_validation(config, tmp_path) -> list:
+    """The config without the scale factor that the boxes are brought back with."""
+    path = tmp_path / 'broken.py'
+    path.write_text(f"""
+_base_ = {str(config)!r}
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(160, 120), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape')),
+]
+val_dataloader = dict(dataset=dict(pipeline=pipeline))
+""")
+    return [path, '--work-dir', tmp_path / 'run']
+
+
+def test_a_broken_validation_ends_before_training(cli, small_config, tmp_path):
+    argv = broken_validation(small_config, tmp_path)
+    code, message = cli('train', *argv)
+    assert code == 2
+    assert "('scale_factor')" in message.replace('"', "'") and '--no-val-check' in message
+    assert not list((tmp_path / 'run').glob('*.pth'))
+    assert not [line for path in tmp_path.glob('run/*/vis_data/scalars.json')
+                for line in path.read_text().splitlines()]  # fmt: skip
+    for option in (['--no-val-check'], ['--cfg-options', 'default_hooks.val_check=None']):
+        with pytest.raises(AssertionError):
+            cli('train', *argv, *option)
+        assert (tmp_path / 'run/epoch_1.pth').is_file()
+
+
+def test_the_training_is_the_same_with_the_check(cli, small_run, tmp_path):
+    """Weights and losses, bit for bit."""
+    runs = []
+    for option in ([], ['--no-val-check']):
+        argv = [small_run[0], '--work-dir', tmp_path / f'run{len(runs)}', *option]
+        seed = ['--cfg-options', 'randomness.seed=0', 'randomness.deterministic=True']
+        assert cli('train', *argv, *seed)[0] == 0
+        state = torch.load(tmp_path / f'run{len(runs)}/epoch_1.pth', weights_only=False)
+        losses = [line.get('loss') for line in log_of(tmp_path / f'run{len(runs)}')]
+        runs.append((state['state_dict'], losses))
+    (with_it, losses), (without, same) = runs
+    assert losses == same and all(torch.equal(v, without[k]) for k, v in with_it.items())
+
+
+@pytest.mark.parametrize(
+    ('option', 'words'),
+    [
+        ('model.bbox_head.num_classes=3', 'model.bbox_head.num_classes=3: must be 80'),
+        ('train_dataloader.dataset.metainfo.classes=nucleus', "('nucleus',)"),
+    ],
+)
+def test_classes_that_do_not_fit(cli, small_run, tmp_path, option, words):
+    code, message = cli('train', *small_run, '--cfg-options', option)
+    assert code == 2 and words in message
+    assert not (tmp_path / 'run').exists()
+
+
+def test_weights_that_cannot_be_fetched(cli, repo, own_coco, tmp_path, monkeypatch):
+    """The message says where the file can be put, and how to do without it."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+
+    def refuse(*_, **__):
+        raise URLError('no network')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
+    config = repo / 'configs/retinanet_dla_r50.py'
+    code, message = cli('train', config, '--work-dir', tmp_path / 'run', *own_coco[1])
+    assert code == 2
+    assert 'torchvision://resnet50: could not be fetched' in message
+    assert f'.pth into {tmp_path / "hub/checkpoints"} under the name resnet50-' in message
+    for way in ('init_cfg=None', 'frozen_stages=0', 'init_cfg.checkpoint=FILE'):
+        assert f'{way}' in message
