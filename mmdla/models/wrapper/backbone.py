@@ -4,6 +4,7 @@ import re
 from functools import partial
 from typing import Any
 
+from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -74,6 +75,9 @@ class WithLayerAttention:
             bases.insert(0, _LayerDepth)
         if is_vision_transformer(host):
             bases.insert(0, _VisionTransformer)
+        for module in host.modules():
+            if isinstance(module, DropPath):  # a NumPy number stops torch.compile
+                module.drop_prob = float(module.drop_prob)
         host.__class__ = subclass(*bases)
         return host
 
@@ -90,12 +94,12 @@ class WithLayerAttention:
         self.attended_blocks: dict[str, list[str]] = {}  # names, by stage
         if check_cfg('layer_attention', layer_attention, optional=True) is None:
             return
-        for i, stage in enumerate(find_stages(self)):
+        for stage in find_stages(self):
             num_blocks = len(stage.attended)
             attention = build_attention(layer_attention, stage.channels, num_blocks, stage.tokens)
             let_attend(stage.blocks, attention, stage.attended, stage.tokens, with_cp)
-            self.layer_attentions[str(i)] = attention
-            self.attended_blocks[str(i)] = [f'{stage.path}.{n}' for n in stage.attended]
+            self.layer_attentions[str(stage.number)] = attention
+            self.attended_blocks[str(stage.number)] = [f'{stage.path}.{n}' for n in stage.attended]
         self._start_attention()
 
     def __reduce_ex__(self, protocol: int) -> tuple:

@@ -16,6 +16,7 @@ class Stage:
     """Blocks that a host runs one after the other.
 
     Attributes:
+        number (int): Which stage of the host it is, from 0.
         path (str): Name of the container in the backbone, such as ``'stages.0.blocks'``.
         blocks (nn.Module): The container, a ``ModuleList`` or a ``Sequential``.
         attended (tuple[int, ...]): Blocks of the container that keep the shape.
@@ -23,6 +24,7 @@ class Stage:
         tokens (bool): Whether they return tokens (B, N, C), else maps (B, C, H, W).
     """
 
+    number: int
     path: str
     blocks: nn.Module
     attended: tuple[int, ...]
@@ -37,11 +39,11 @@ def find_stages(backbone: nn.Module) -> list[Stage]:
         ValueError: There are none, or not in a form that is known.
     """
     stages = []
-    for path, blocks, tokens in _containers(backbone):
+    for number, (path, blocks, tokens) in enumerate(_containers(backbone)):
         widths = [_kept_channels(block, tokens) for block in blocks]
         attended = tuple(i for i, width in enumerate(widths) if width)
         if attended:
-            stages.append(Stage(path, blocks, attended, widths[attended[0]], tokens))
+            stages.append(Stage(number, path, blocks, attended, widths[attended[0]], tokens))
     if not stages:
         raise ValueError(
             f'backbone: no stages of shape-keeping blocks found in {type(backbone).__name__}, '

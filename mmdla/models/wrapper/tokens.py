@@ -58,7 +58,8 @@ class TokenHeads(nn.Module):
     def similarity(self, q: Tensor, k: Tensor) -> Tensor:
         """``<q_g, k_g> / sqrt(d)`` of every head, (..., C) to (..., G), at least in float32."""
         dtype = torch.promote_types(q.dtype, torch.float32)
-        qk = (q.to(dtype) * k.to(dtype)).unflatten(-1, (-1, self.head_channels))  # (..., G, d)
+        qk = q.to(dtype) * k.to(dtype)  # (..., C)
+        qk = qk.reshape(*qk.shape[:-1], -1, self.head_channels)  # (..., G, d); exports to opset 11
         return qk.sum(-1) / math.sqrt(self.head_channels)
 
     def per_channel(self, weight: Tensor) -> Tensor:

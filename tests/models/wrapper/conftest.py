@@ -1,0 +1,1 @@
+"""Let the tests of this folder import what they share."""
