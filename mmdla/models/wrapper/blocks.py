@@ -35,9 +35,12 @@ def attend_tokens(
     """Call a layer attention on tokens (B, E + H * W, C), of which ``E`` are no patches."""
     if isinstance(attention, TokenAttention):
         return attention(index, x, shortcut, state, grid, extra_tokens)
-    maps = (to_map(tokens[:, extra_tokens:], grid) for tokens in (x, shortcut))
+    maps = [to_map(tokens[:, extra_tokens:], grid) for tokens in (x, shortcut)]
     out, state = attend(attention, index, *maps, state)  # (B, C, H, W)
-    out = to_tokens(out)  # (B, H * W, C)
+    # the layout stays that of x: sums and products over another one may be rounded otherwise
+    channels_last = maps[0].is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    out = to_tokens(out.contiguous(memory_format=layout))  # (B, H * W, C)
     return torch.cat((x[:, :extra_tokens], out), 1) if extra_tokens else out, state
 
 

@@ -1,10 +1,12 @@
 """From the ``layer_attention`` dict of a config to the attention of a stage of a host backbone."""
 
+from difflib import get_close_matches
+
 from mmengine.registry import MODELS
 from torch import nn
 
 from ..arguments import check_cfg, errors_named
-from ..layer_attention import LayerAttention, build_layer_attention
+from ..layer_attention import LayerAttention, build_layer_attention, known_types
 from .tokens import TokenAttention
 
 
@@ -43,8 +45,18 @@ def build_attention(cfg: dict, channels: int, num_blocks: int, tokens: bool) -> 
     return attention
 
 
-def _resolve(kind: str | type) -> type | None:
+def _resolve(kind: str | type) -> type:
     if not isinstance(kind, str):
         return kind
     with errors_named('layer_attention'), MODELS.switch_scope_and_registry(None) as registry:
-        return registry.get(kind)
+        found = registry.get(kind)
+    if found is None:
+        known = known_types() + sorted(
+            name
+            for name, module in MODELS.module_dict.items()
+            if isinstance(module, type) and issubclass(module, TokenAttention)
+        )
+        near = get_close_matches(kind, known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f'known are {known}'
+        raise ValueError(f"layer_attention: unknown type '{kind}', {hint}")
+    return found

@@ -20,14 +20,14 @@ Grid = tuple[int, int]  # height and width, in tokens
 
 
 def to_map(tokens: Tensor, grid: Grid) -> Tensor:
-    """(B, H * W, C) to (B, C, H, W), a view in channels_last layout."""
+    """(B, H * W, C) to (B, C, H, W), a view; in channels_last layout if they are contiguous."""
     batch, _, channels = tokens.shape
     return tokens.transpose(1, 2).reshape(batch, channels, *grid)
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, H * W, C), contiguous as the layers of transformers expect them."""
-    return x.flatten(2).transpose(1, 2).contiguous()
+    """(B, C, H, W) to (B, H * W, C), a view; contiguous if ``x`` is in channels_last layout."""
+    return x.flatten(2).transpose(1, 2)
 
 
 class TokenHeads(nn.Module):

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 ALL = (0, 1, 2, 3)
 SWIN = dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])
 REGNET = dict(w0=16, wa=8, wm=1.8, group_w=16, depth=8, bot_mul=1.0)  # 1, 2, 4 and 1 blocks
-NARROW = dict(depth=50, stem_channels=8, base_channels=8)
+NARROW = dict(depth=50, stem_channels=8, base_channels=8, norm_eval=False)
 VIT = dict(embed_dims=32, num_layers=5, num_heads=2, feedforward_channels=64)
 HOSTS = {
     'mmdet.PyramidVisionTransformerV2': dict(embed_dims=32, num_layers=[2, 2, 2, 2]),
@@ -49,8 +49,10 @@ def build_host(name: str, **options):
 def build(name: str, attention: str | None = 'DLALight', host: dict | None = None, **options):
     """The same with layer attention."""
     torch.manual_seed(1)
-    cfg = dict(type=name, **copy.deepcopy(HOSTS[name]), **(host or {}))
+    cfg = dict(type=name, **{**copy.deepcopy(HOSTS[name]), **(host or {})})
     layer_attention = attention and dict(type=attention, head_channels=16)
+    if attention in ('DLALight', 'DLABase'):
+        layer_attention['reduction'] = 2  # of so few channels, that none of its ReLUs is silent
     model = MODELS.build(
         dict(type='WithLayerAttention', backbone=cfg, layer_attention=layer_attention, **options)
     )

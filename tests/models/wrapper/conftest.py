@@ -1,1 +1,0 @@
-"""Let the tests of this folder import what they share."""
