@@ -64,7 +64,8 @@ class TokenHeads(nn.Module):
 
     def per_channel(self, weight: Tensor) -> Tensor:
         """Repeat the value of every head for its channels: (..., G) to (..., C)."""
-        return weight.repeat_interleave(self.head_channels, dim=-1)
+        repeated = weight.unsqueeze(-1).expand(*weight.shape, self.head_channels)  # (..., G, d)
+        return repeated.flatten(-2)
 
     def start_as_identity(self) -> None:
         """With ``u = 0`` nothing is added; the norm learns from there."""
