@@ -72,6 +72,8 @@ def test_imagenet(config, train, tiny_imagenet):
     options = loader_options(tiny_imagenet, 2, 2)
     for split in ('train', 'val'):
         options.append(f'{split}_dataloader.dataset.ann_file=meta/{split}.txt')
+    if 'deit' in config.stem:  # whose second schedule begins after one epoch
+        options.append('param_scheduler.1.begin=0')
     losses, metrics = train(config, *options)
     check(losses, metrics, 'accuracy/top1')
 
