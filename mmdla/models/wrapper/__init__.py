@@ -7,9 +7,9 @@ its parameters. Three things are added:
    ``res_layers`` (RegNet, Res2Net, ResNeSt and the other ResNets), ``stages[i]`` (ConvNeXt),
    ``stages[i].blocks`` (Swin), ``layers[i][1]`` (PVT), and all ``layers`` (VisionTransformer).
    A block with a ``downsample`` changes the shape and is passed over.
-2. ``blocks.py`` lets a container give each block together with the layer attention behind it:
-   ``x`` is what the block returned, ``shortcut`` what it was given, the state is local to one
-   walk through the container. Tokens (B, N, C) are seen as maps (B, C, H, W), without a copy.
+2. ``blocks.py`` has the host's loop over its blocks call each together with the layer attention
+   behind it: ``x`` is what the block returned, ``shortcut`` what it was given, the state is local
+   to the forward pass. Tokens (B, N, C) are seen as maps (B, C, H, W), without a copy.
 3. ``backbone.py`` adds one module, ``layer_attentions``, with the attention of stage ``i`` under
    ``layer_attentions.i``; every other name is the host's, so the host's checkpoints load.
 

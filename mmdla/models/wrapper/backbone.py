@@ -2,16 +2,23 @@
 
 import re
 from functools import partial
-from typing import Any
 
 from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import check_bool, check_cfg, errors_named
-from .blocks import attend_tokens, let_attend, restore, subclass
+from .blocks import (
+    Attending,
+    Pass,
+    Woven,
+    WovenSequential,
+    WovenStage,
+    attend_tokens,
+    subclass,
+)
 from .build import build_attention
-from .stages import find_stages, is_vision_transformer
+from .stages import Stage, find_stages, is_pyramid, is_vision_transformer
 
 
 class LayerAttentions(nn.ModuleDict):
@@ -25,7 +32,7 @@ class LayerAttentions(nn.ModuleDict):
 
 
 @MODELS.register_module()
-class WithLayerAttention:
+class WithLayerAttention(Woven):
     """A backbone of MMDetection or MMPretrain whose blocks attend to the earlier ones.
 
     The result is an instance of the host's class too: its names, methods, outputs and checkpoints
@@ -75,6 +82,8 @@ class WithLayerAttention:
             bases.insert(0, _LayerDepth)
         if is_vision_transformer(host):
             bases.insert(0, _VisionTransformer)
+        if is_pyramid(host):
+            bases.insert(0, _Pyramid)
         for module in host.modules():
             if isinstance(module, DropPath):  # a NumPy number stops torch.compile
                 module.drop_prob = float(module.drop_prob)
@@ -92,18 +101,25 @@ class WithLayerAttention:
         check_bool('with_cp', with_cp)
         self.layer_attentions = LayerAttentions()
         self.attended_blocks: dict[str, list[str]] = {}  # names, by stage
+        self.attending: dict[str, Attending] = {}  # of blocks that the backbone itself runs
         if check_cfg('layer_attention', layer_attention, optional=True) is None:
             return
         for stage in find_stages(self):
-            num_blocks = len(stage.attended)
-            attention = build_attention(layer_attention, stage.channels, num_blocks, stage.tokens)
-            let_attend(stage.blocks, attention, stage.attended, stage.tokens, with_cp)
-            self.layer_attentions[str(stage.number)] = attention
-            self.attended_blocks[str(stage.number)] = [f'{stage.path}.{n}' for n in stage.attended]
+            number, blocks = str(stage.number), len(stage.attended)
+            attention = build_attention(layer_attention, stage.channels, blocks, stage.tokens)
+            self.layer_attentions[number] = attention
+            self.attended_blocks[number] = [f'{stage.path}.{n}' for n in stage.attended]
+            self._weave(stage, Attending(attention, stage.attended, with_cp))
         self._start_attention()
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return restore, (type(self).__bases__,), self.__dict__
+    def _weave(self, stage: Stage, attending: Attending) -> None:
+        """Let the module whose ``forward`` runs the blocks know the attention."""
+        if stage.owner is self:
+            self.attending[str(stage.number)] = attending
+            return
+        mixin = WovenSequential if isinstance(stage.owner, nn.Sequential) else WovenStage
+        stage.owner.__class__ = subclass(mixin, type(stage.owner))
+        stage.owner.attending = attending
 
     def init_weights(self) -> None:
         """Initialize as the host does; the attention starts as the identity unless it is loaded."""
@@ -136,32 +152,35 @@ class _LayerDepth:
         return super().get_layer_depth(param_name, prefix)
 
 
+class _Pyramid:
+    """The host's forward pass over ``layers`` of patch embedding, blocks and norm (PVT)."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        layers = [list(layer) for layer in self.layers]
+        for number, attending in self.attending.items():
+            layer = layers[int(number)]
+            layer[1] = attending.steps(layer[1], attend_tokens)
+        return self.host.forward(Pass(self, layers=layers), x)
+
+
 class _VisionTransformer:
     """The host's forward pass, with blocks that know the grid of the patches."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if not self.layer_attentions:
+        if not self.attending:
             return super().forward(x)
-        return self.host.forward(_Pass(self), x)
+        return self.host.forward(_TokenPass(self), x)
 
 
-class _Pass:
-    """One forward pass of a VisionTransformer: the model, but for what depends on the image.
+class _TokenPass(Pass):
+    """One forward pass of a VisionTransformer.
 
-    The host calls its blocks with the tokens alone, and only ``patch_embed`` knows their grid.
+    It calls its blocks with the tokens alone, and only ``patch_embed`` knows their grid.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.layers: list | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'model':
-            raise AttributeError(name)
-        return getattr(self.model, name)
-
     def patch_embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        x, grid = self.model.patch_embed(x)
-        extra = self.model.num_extra_tokens
-        self.layers = self.model.layers.steps(partial(attend_tokens, grid=grid, extra_tokens=extra))
+        model = self.module
+        x, grid = model.patch_embed(x)
+        attend = partial(attend_tokens, grid=grid, extra_tokens=model.num_extra_tokens)
+        self.layers = model.attending['0'].steps(model.layers, attend)
         return x, grid

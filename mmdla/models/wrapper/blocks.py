@@ -1,10 +1,11 @@
-"""Containers of blocks that give every block together with the layer attention behind it.
+"""Run the blocks of a host, each with the layer attention behind it.
 
-A host walks through its blocks with ``for block in blocks: x = block(x, ...)``. Here such a walk
-meets steps in place of the blocks, which share a state that is made for this walk.
+A host runs its blocks with ``for block in self.blocks: x = block(x, ...)``. That loop is the
+host's own here too, but ``self`` is a :class:`Pass`, which has steps in place of the blocks. They
+share a state that is made for this pass.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -45,25 +46,21 @@ def attend_tokens(
 
 
 class Step:
-    """A block and the layer attention behind it, within one walk; otherwise the block.
+    """A block and the layer attention behind it, within one forward pass.
 
     Args:
         block (nn.Module): The host's block.
         attention (nn.Module): The layer attention of the stage.
         index (int): Which of the attended blocks this is.
-        memory (list): One entry, the state that the steps of a walk hand on.
-        attend (Callable): :func:`attend`, or :func:`attend_tokens` with what it takes at the end.
+        memory (list): One entry, the state that the steps of a stage hand on.
+        attend (Callable): :func:`attend`, or :func:`attend_tokens`, which takes what the block
+            takes beside the tokens.
         with_cp (bool): Recompute block and attention in the backward pass.
     """
 
     def __init__(self, block, attention, index, memory, attend, with_cp) -> None:
         self.block, self.attention, self.index = block, attention, index
         self.memory, self.attend, self.with_cp = memory, attend, with_cp
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'block':  # before __init__, while it is copied
-            raise AttributeError(name)
-        return getattr(self.block, name)
 
     def __call__(self, x: Tensor, *args: Any) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
@@ -79,62 +76,80 @@ class Step:
 
 
 class Attending:
-    """What is mixed into a container of blocks; length, indices and names stay those of blocks.
+    """What the blocks of a stage share; no module, for the attention is a child of the backbone.
 
-    Attributes:
-        attended (tuple[int, ...]): Blocks with an attention behind them.
-        attentions (tuple[nn.Module]): The attention of the stage. In a tuple, for it is a child of
-            the backbone and must have that one name.
-        tokens (bool): Whether the blocks return tokens, and are called with their grid.
+    Args:
+        attention (nn.Module): The layer attention of the stage.
+        attended (tuple[int, ...]): Blocks of the stage that it works behind.
         with_cp (bool): Recompute block and attention in the backward pass.
     """
 
-    def steps(self, attend: Callable) -> list[nn.Module | Step]:
-        """The blocks of one walk."""
-        memory = [None]
-        steps = list(self._modules.values())
+    def __init__(self, attention: nn.Module, attended: tuple[int, ...], with_cp: bool) -> None:
+        self.attention, self.attended, self.with_cp = attention, attended, with_cp
+
+    def steps(self, blocks: Iterable[nn.Module], attend: Callable) -> list[nn.Module | Step]:
+        """What one forward pass calls in place of the blocks."""
+        steps, memory = list(blocks), [None]
         for n, i in enumerate(self.attended):
-            steps[i] = Step(steps[i], self.attentions[0], n, memory, attend, self.with_cp)
+            steps[i] = Step(steps[i], self.attention, n, memory, attend, self.with_cp)
         return steps
 
+
+class Pass:
+    """One forward pass of a module: the module, but for the attributes that are given.
+
+    A host's ``forward`` is called on it, so that nothing of a pass is kept in the module.
+    """
+
+    def __init__(self, module: nn.Module, **attributes: Any) -> None:
+        self.module = module
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+class Woven:
+    """What is mixed into the class of a host's module; ``host`` is that class."""
+
+    host: type[nn.Module]
+    attending: Attending
+
     def __reduce_ex__(self, protocol: int) -> tuple:
-        return restore, (type(self).__bases__,), self.__dict__
+        return _restore, (type(self).__bases__,), self.__dict__
 
 
-class AttendingList(Attending):
-    """A ``ModuleList``, which its owner iterates over."""
-
-    def __iter__(self) -> Iterator[nn.Module | Step]:
-        return iter(self.steps(attend_tokens if self.tokens else attend))
-
-
-class AttendingSequential(Attending):
-    """A ``Sequential``, which is called."""
+class WovenSequential(Woven):
+    """A ``Sequential`` of blocks that return maps."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for step in self.steps(attend):
+        for step in self.attending.steps(self, attend):
             x = step(x)
         return x
 
 
-def let_attend(
-    blocks: nn.Module, attention: nn.Module, attended: tuple[int, ...], tokens: bool, with_cp: bool
-) -> None:
-    """Make a host's container of blocks an attending one, in place."""
-    mixin = AttendingSequential if isinstance(blocks, nn.Sequential) else AttendingList
-    blocks.__class__ = subclass(mixin, type(blocks))
-    blocks.attentions, blocks.attended = (attention,), attended
-    blocks.tokens, blocks.with_cp = tokens, with_cp
+class WovenStage(Woven):
+    """A stage with ``blocks`` that return tokens and are called with their grid (Swin)."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        steps = self.attending.steps(self.blocks, attend_tokens)
+        return self.host.forward(Pass(self, blocks=steps), *args, **kwargs)
 
 
 @cache
 def subclass(*bases: type) -> type:
     """The class of the host, the last of ``bases``, with the mixins before it."""
     host = bases[-1]
-    return type(host.__name__, bases, dict(__module__=__name__, __doc__=host.__doc__, host=host))
+    names = dict(__module__=__name__, __doc__=host.__doc__, __new__=_new, host=host)
+    return type(host.__name__, bases, names)
 
 
-def restore(bases: tuple[type, ...]) -> nn.Module:
-    """For copies and pickles, which do not know the classes made here."""
-    cls = subclass(*bases)
+def _new(cls: type, *_: Any, **__: Any) -> nn.Module:
+    """Make an empty instance, as copies, pickles and ``torch.compile`` expect of a module."""
     return object.__new__(cls)
+
+
+def _restore(bases: tuple[type, ...]) -> nn.Module:
+    """For copies and pickles, which do not know the classes made here."""
+    return _new(subclass(*bases))

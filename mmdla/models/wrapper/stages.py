@@ -17,8 +17,8 @@ class Stage:
 
     Attributes:
         number (int): Which stage of the host it is, from 0.
-        path (str): Name of the container in the backbone, such as ``'stages.0.blocks'``.
-        blocks (nn.Module): The container, a ``ModuleList`` or a ``Sequential``.
+        path (str): Name of their container in the backbone, such as ``'stages.0.blocks'``.
+        owner (nn.Module): The module whose ``forward`` runs them.
         attended (tuple[int, ...]): Blocks of the container that keep the shape.
         channels (int): Channels of what these return.
         tokens (bool): Whether they return tokens (B, N, C), else maps (B, C, H, W).
@@ -26,7 +26,7 @@ class Stage:
 
     number: int
     path: str
-    blocks: nn.Module
+    owner: nn.Module
     attended: tuple[int, ...]
     channels: int
     tokens: bool
@@ -39,11 +39,12 @@ def find_stages(backbone: nn.Module) -> list[Stage]:
         ValueError: There are none, or not in a form that is known.
     """
     stages = []
-    for number, (path, blocks, tokens) in enumerate(_containers(backbone)):
+    for number, (path, owner, tokens) in enumerate(_containers(backbone)):
+        blocks = backbone.get_submodule(path)
         widths = [_kept_channels(block, tokens) for block in blocks]
         attended = tuple(i for i, width in enumerate(widths) if width)
         if attended:
-            stages.append(Stage(number, path, blocks, attended, widths[attended[0]], tokens))
+            stages.append(Stage(number, path, owner, attended, widths[attended[0]], tokens))
     if not stages:
         raise ValueError(
             f'backbone: no stages of shape-keeping blocks found in {type(backbone).__name__}, '
@@ -59,23 +60,30 @@ def is_vision_transformer(backbone: nn.Module) -> bool:
     )
 
 
+def is_pyramid(backbone: nn.Module) -> bool:
+    """Whether every stage is a list of patch embedding, blocks and norm."""
+    layers = getattr(backbone, 'layers', None)
+    return isinstance(layers, nn.ModuleList) and all(
+        isinstance(layer, nn.ModuleList) and len(layer) == 3 for layer in layers
+    )
+
+
 def _containers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Name, container and whether its blocks return tokens."""
+    """Name of a container, who runs its blocks, and whether these return tokens."""
     if is_vision_transformer(backbone):
         if type(backbone).__name__ in ('VisionTransformer', 'DistilledVisionTransformer'):
-            yield 'layers', backbone.layers, True
+            yield 'layers', backbone, True
         return
     for name in getattr(backbone, 'res_layers', ()):
         yield name, getattr(backbone, name), False
-    stages, layers = (getattr(backbone, name, None) for name in ('stages', 'layers'))
+    stages = getattr(backbone, 'stages', None)
     for i, stage in enumerate(stages if isinstance(stages, nn.ModuleList) else ()):
         if isinstance(stage, nn.Sequential):
             yield f'stages.{i}', stage, False
         elif isinstance(getattr(stage, 'blocks', None), nn.ModuleList):
-            yield f'stages.{i}.blocks', stage.blocks, True
-    for i, stage in enumerate(layers if isinstance(layers, nn.ModuleList) else ()):
-        if isinstance(stage, nn.ModuleList) and len(stage) == 3:  # patch embedding, blocks, norm
-            yield f'layers.{i}.1', stage[1], True
+            yield f'stages.{i}.blocks', stage, True
+    for i in range(len(backbone.layers) if is_pyramid(backbone) else 0):
+        yield f'layers.{i}.1', backbone, True
 
 
 def _kept_channels(block: nn.Module, tokens: bool) -> int | None:

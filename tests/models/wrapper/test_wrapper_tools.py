@@ -73,22 +73,10 @@ def test_fx():
     assert_close(torch.fx.symbolic_trace(model)(image(1)), model(image(1)))
 
 
-def test_a_walk_that_is_broken_off_leaves_nothing():
-    model = build(PVT, 'DLABase', zero_init_attention=False).eval()
-    expected = run(model)
-    for step in model.layers[0][1]:
-        step(torch.randn(2, 64, 32), (8, 8))
-        break
-    assert_close(run(model), expected)
-
-
 def test_containers_are_still_those_of_the_blocks():
     host, model = build_host(SWIN), build(SWIN)
     for theirs, ours in zip(host.stages, model.stages, strict=True):
-        assert len(theirs.blocks) == len(ours.blocks)
-        assert type(theirs.blocks[0]) is type(ours.blocks[-1])
-        for block in ours.blocks:
-            assert block.norm1.normalized_shape == ours.blocks[0].norm1.normalized_shape
+        assert [type(block) for block in ours.blocks] == [type(block) for block in theirs.blocks]
     convnext = build(CONVNEXT)
     assert len(convnext.stages[0][:1]) == 1
 
