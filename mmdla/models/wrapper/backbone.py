@@ -69,7 +69,13 @@ class WithLayerAttention(Woven):
         [(1, 160), (1, 320)]
     """
 
-    def __new__(cls, backbone: dict, *_, **__) -> nn.Module:
+    def __new__(
+        cls,
+        backbone: dict,
+        layer_attention: dict | None,
+        zero_init_attention: bool = True,
+        with_cp: bool = False,
+    ) -> nn.Module:
         cfg = check_cfg('backbone', backbone)
         with errors_named('backbone'):
             host = MODELS.build(cfg)

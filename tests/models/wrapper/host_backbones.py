@@ -8,7 +8,16 @@ from mmengine.registry import MODELS
 ALL = (0, 1, 2, 3)
 SWIN = dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])
 REGNET = dict(w0=16, wa=8, wm=1.8, group_w=16, depth=8, bot_mul=1.0)  # 1, 2, 4 and 1 blocks
-NARROW = dict(depth=50, stem_channels=8, base_channels=8, norm_eval=False)
+NARROW = dict(
+    depth=50,
+    stem_channels=8,
+    base_channels=8,
+    num_stages=2,
+    strides=(1, 2),
+    dilations=(1, 1),
+    out_indices=(0, 1),
+    norm_eval=False,
+)
 VIT = dict(embed_dims=32, num_layers=5, num_heads=2, feedforward_channels=64)
 HOSTS = {
     'mmdet.PyramidVisionTransformerV2': dict(embed_dims=32, num_layers=[2, 2, 2, 2]),
@@ -24,8 +33,8 @@ HOSTS = {
         arch=dict(depths=[2, 1, 2, 1], channels=[32, 32, 64, 64]), out_indices=ALL
     ),
     'mmpretrain.RegNet': dict(arch=REGNET, out_indices=ALL),
-    'mmpretrain.Res2Net': dict(**NARROW, out_indices=ALL),
-    'mmpretrain.ResNeSt': dict(**NARROW, out_indices=ALL),
+    'mmpretrain.Res2Net': NARROW,
+    'mmpretrain.ResNeSt': NARROW,
     'mmpretrain.VisionTransformer': dict(arch=VIT, img_size=64, out_type='raw'),
     'mmpretrain.DistilledVisionTransformer': dict(arch=VIT, img_size=64),
 }
