@@ -65,3 +65,32 @@ def test_trains_and_evaluates(name, small, tool, tiny_coco, tmp_path):
     trained = torch.load(tmp_path / 'train/epoch_1.pth', weights_only=False)['state_dict']
     ours = {n.removeprefix('backbone.') for n in trained if n.startswith('backbone.')}
     assert {n for n in ours if not n.startswith('layer_attentions.')} == set(weights)
+
+
+def test_the_hosts_own_tool(small, run_process, tiny_coco, tmp_path):
+    """Where MMPretrain is not installed."""
+    name = CONFIGS[1]
+    options = options_for(name, tiny_coco, tmp_path, tmp_path)[1:]
+    argv = ['mmdet', 'mmpretrain', str(small(name)[0]), '--work-dir', str(tmp_path / 'host')]
+    result = run_process('tests/integration/host_train.py', *argv, '--cfg-options', *options)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'host/epoch_1.pth').exists() and 'coco/bbox_mAP' in result.stdout
+
+
+def test_mmpretrains_own_tool(repo, run_process, tiny_imagenet, tmp_path):
+    """Where MMDetection is not installed."""
+    options = ['train_cfg.max_epochs=1', 'param_scheduler.1.begin=0']
+    for split in ('train', 'val'):
+        loader = f'{split}_dataloader'
+        options += [
+            f'{loader}.batch_size=2',
+            f'{loader}.num_workers=0',
+            f'{loader}.persistent_workers=False',
+            f'{loader}.dataset.data_root={tiny_imagenet}',
+            f'{loader}.dataset.ann_file=meta/{split}.txt',
+        ]
+    config = repo / 'configs/imagenet_mrla_b_deit_tiny.py'
+    argv = ['mmpretrain', 'mmdet', str(config), '--work-dir', str(tmp_path), '--cfg-options']
+    result = run_process('tests/integration/host_train.py', *argv, *options)
+    assert result.returncode == 0, result.stderr
+    assert 'accuracy/top1' in result.stdout

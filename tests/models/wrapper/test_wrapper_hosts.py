@@ -196,3 +196,38 @@ def test_channels_last():
     model.load_state_dict(host.state_dict(), strict=False)
     x = image().contiguous(memory_format=torch.channels_last)
     assert_equal(model(x), host(x))
+
+
+FOUR_STAGES = dict(num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(3,))
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('mmpretrain.SwinTransformer', {}),
+        ('mmpretrain.ConvNeXt', {}),
+        ('mmpretrain.DistilledVisionTransformer', {}),
+        ('mmpretrain.ResNeSt', FOUR_STAGES),
+    ],
+)
+def test_layer_wise_learning_rates(name, options):
+    """An attention has the depth of the host's block before it, as the host counts."""
+    host = MODELS.build(dict(type=name, **{**HOSTS[name], **options}))
+    model = build(name, host=options)
+    for parameter, _ in host.named_parameters():
+        expected = host.get_layer_depth(f'backbone.{parameter}', 'backbone.')
+        assert model.get_layer_depth(f'backbone.{parameter}', 'backbone.') == expected
+    seen = set()
+    for stage, paths in model.attended_blocks.items():
+        depths = [host.get_layer_depth(f'backbone.{path}.weight', 'backbone.') for path in paths]
+        seen |= set(depths)
+        for parameter, _ in model.layer_attentions[stage].named_parameters():
+            _, number, *_ = parameter.split('.')
+            expected = depths[int(number)] if parameter.startswith('blocks.') else depths[-1]
+            full = f'backbone.{OURS}{stage}.{parameter}'
+            assert model.get_layer_depth(full, 'backbone.') == expected
+    assert len(seen) > 2
+
+
+def test_no_layer_depth_where_the_host_has_none():
+    assert not hasattr(build('mmdet.SwinTransformer'), 'get_layer_depth')
