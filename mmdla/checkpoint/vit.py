@@ -66,7 +66,7 @@ class ViTRelease:
         arch = dict(
             embed_dims=self.embed_dims,
             num_layers=self.depth,
-            num_heads=self.embed_dims // SELF_ATTENTION_CHANNELS,
+            num_heads=max(1, self.embed_dims // SELF_ATTENTION_CHANNELS),
             feedforward_channels=self.feedforward_channels,
         )
         host = dict(

@@ -61,10 +61,10 @@ class WithLayerAttention(Woven):
         >>> import torch
         >>> from mmengine.registry import MODELS
         >>> import mmdla
-        >>> model = MODELS.build(dict(
-        ...     type='WithLayerAttention',
-        ...     backbone=dict(type='mmpretrain.ConvNeXt', arch='atto', out_indices=(2, 3)),
-        ...     layer_attention=dict(type='DLALight', head_channels=8)))
+        >>> host = dict(type='mmpretrain.ConvNeXt', arch='atto', out_indices=(2, 3))
+        >>> attention = dict(type='DLALight', head_channels=8)
+        >>> cfg = dict(type='WithLayerAttention', backbone=host, layer_attention=attention)
+        >>> model = MODELS.build(cfg)
         >>> [tuple(out.shape) for out in model.eval()(torch.rand(1, 3, 64, 64))]
         [(1, 160), (1, 320)]
     """

@@ -8,6 +8,7 @@ import torch
 from host_backbones import HOSTS, build, build_host, image, outputs, run
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
+from mmengine.utils import digit_version
 from torch import distributed, multiprocessing
 
 from mmdla import LayerAttention, WithLayerAttention
@@ -113,7 +114,7 @@ def test_onnx_of_a_classifier(name, kind, head, tmp_path):
         path,
         opset_version=18,
         input_names=['images'],
-        **(dict(dynamo=False) if torch.__version__ >= '2.5' else {}),
+        **(dict(dynamo=False) if digit_version(torch.__version__) >= digit_version('2.5') else {}),
     )
     session = onnxruntime.InferenceSession(path)
     (scores,) = session.run(None, {'images': image(1).numpy()})
