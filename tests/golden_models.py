@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla import DLAResNet, DLAResNet_CIFAR, WithLayerAttention
 from mmdla.checkpoint import convert_released
 
 GOLDEN = Path(os.environ.get('MMDLA_GOLDEN') or Path(__file__).parent / 'golden')
@@ -66,8 +66,41 @@ class Classifier(nn.Module):
         return (self.fc(self.backbone(x)[-1].mean((2, 3))),)
 
 
+class TokenClassifier(Classifier):
+    """The same on the class token of a vision transformer."""
+
+    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+        backbone.feat_dim = backbone.embed_dims
+        super().__init__(backbone, num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.fc(self.backbone(x)[-1]),)
+
+
+def build_vit(spec: dict) -> nn.Module:
+    """The vision transformer that a fixture's JSON describes."""
+    width = spec['embed_dim']
+    arch = dict(
+        embed_dims=width,
+        num_layers=spec['depth'],
+        num_heads=spec['num_heads'],
+        feedforward_channels=int(width * spec['mlp_ratio']),
+    )
+    sizes = dict(img_size=spec['img_size'], patch_size=spec['patch_size'])
+    kind = ATTENTIONS[spec['attention']]
+    backbone = WithLayerAttention(
+        dict(type='mmpretrain.VisionTransformer', arch=arch, **sizes),
+        kind and dict(type=f'{kind}Tokens', head_channels=spec['head_channels']),
+        zero_init_attention=False,
+    )
+    classes = spec['num_classes']
+    return backbone if classes is None else TokenClassifier(backbone, classes)
+
+
 def build(spec: dict) -> nn.Module:
     """The model that a fixture's JSON describes."""
+    if spec['source'] == 'deit':
+        return build_vit(spec)
     kind = ATTENTIONS[spec['attention']]
     attention = kind and dict(type=kind)
     if spec['reduction'] is not None:

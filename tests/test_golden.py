@@ -16,6 +16,8 @@ MODELS = [n for n in NAMES if n not in UNITS]
 def assert_close(actual, expected, what, tolerance=1e-6):
     actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
     assert actual.shape == expected.shape, what
+    if not expected.size:  # running means of a model without batch norm
+        return
     scale = np.abs(expected).max()
     error = np.abs(actual - expected).max() / scale
     assert error <= tolerance, f'{what}: {error:.2e} of the largest magnitude'

@@ -10,6 +10,7 @@ from .check import listed, weight_problems
 from .errors import CheckpointError, some
 from .names import select_backbone
 from .released import convert_released
+from .vit import convert_vit_checkpoint, is_released_vit
 
 # What tells an attention: the first pattern that a name matches.
 SIGNS = (
@@ -85,6 +86,8 @@ def convert_checkpoint(state: dict[str, Tensor]) -> tuple[Release, dict[str, Ten
     Raises:
         CheckpointError: It is none of the released models, or some of its names or shapes are not.
     """
+    if is_released_vit(state):
+        return convert_vit_checkpoint(state)
     backbone, others = select_backbone(state)
     backbone = convert_released(backbone)
     if len(backbone) + len(others) < len(state):

@@ -4,6 +4,8 @@ import re
 
 from torch import Tensor
 
+from .vit import convert_released_vit, is_released_vit
+
 # Applied in order, each to what the one before left.
 RULES = (
     (r'^stages\.(\d)\.', lambda m: f'layer{int(m[1]) + 1}.'),
@@ -33,8 +35,11 @@ def convert_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         dict: The same tensors, in the same order, under the names of
-        :class:`~mmdla.DLAResNet` (``fc`` stays) or of :class:`~mmdla.DSU`.
+        :class:`~mmdla.DLAResNet` (``fc`` stays), of :class:`~mmdla.WithLayerAttention` around a
+        VisionTransformer (the head is ``fc``) or of :class:`~mmdla.DSU`.
     """
+    if is_released_vit(state):
+        return convert_released_vit(state)
     timm_stem = 'conv1.0.weight' in state
     return {_translate(name, timm_stem): v for name, v in state.items()}
 

@@ -12,6 +12,7 @@ from .layer_attention import (
     MRLALight,
 )
 from .resnet import DLAResNet, DLAResNet_CIFAR
+from .wrapper import MRLABaseTokens, MRLALightTokens, TokenAttention, WithLayerAttention
 
 __all__ = [
     'DIALSTM',
@@ -24,5 +25,9 @@ __all__ = [
     'DLAResNet_CIFAR',
     'LayerAttention',
     'MRLABase',
+    'MRLABaseTokens',
     'MRLALight',
+    'MRLALightTokens',
+    'TokenAttention',
+    'WithLayerAttention',
 ]

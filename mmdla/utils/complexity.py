@@ -76,8 +76,12 @@ def build_on_meta(cfg: Config) -> nn.Module:
     """The model of a config, without memory for its parameters."""
     model_cfg = deepcopy(cfg.model)
     model_cfg.pop('data_preprocessor', None)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-        return MODELS.build(model_cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        try:
+            with torch.device('meta'):
+                return MODELS.build(deepcopy(model_cfg))
+        except (RuntimeError, ValueError):  # Swin and PVT read drop path rates from a tensor
+            return MODELS.build(model_cfg).to('meta')
 
 
 def input_size(cfg: Config) -> tuple[int, int]:

@@ -34,6 +34,9 @@ def test_every_release(repo, tmp_path, capsys, name, wrapping):
 
     release, _ = convert_checkpoint(fixture.released)
     kind = golden_models.ATTENTIONS[fixture.json['attention']]
+    vit = fixture.json['source'] == 'deit'
+    if vit:
+        kind += 'Tokens'
     assert (release.attention, release.depth, release.block, release.num_classes) == (
         kind, fixture.json['depth'], fixture.json['block'], fixture.json['num_classes'],
     )  # fmt: skip
@@ -46,7 +49,45 @@ def test_every_release(repo, tmp_path, capsys, name, wrapping):
     }
     backbone.load_state_dict(own, strict=True)
     if release.num_classes:
-        assert torch.equal(converted['head.fc.weight'], fixture.released['fc.weight'])
+        ours, theirs = ('head.layers.head', 'head') if vit else ('head.fc', 'fc')
+        assert torch.equal(converted[f'{ours}.weight'], fixture.released[f'{theirs}.weight'])
+
+
+def released_vit(change=lambda state: None):
+    state = dict(golden_models.Fixture('deit_mrla_l_tiny').released)
+    change(state)
+    return state
+
+
+def test_a_converted_vision_transformer_is_the_backbone_of_a_classifier():
+    release, converted = convert_checkpoint(released_vit())
+    head = dict(type='mmpretrain.VisionTransformerClsHead', num_classes=10, in_channels=192)
+    model = dict(type='mmpretrain.ImageClassifier', backbone=release.backbone_cfg(), head=head)
+    MODELS.build(model).load_state_dict(converted, strict=True)
+
+
+def test_a_plain_vision_transformer_has_no_layer_attention():
+    plain = {name: v for name, v in released_vit().items() if '.mrla.' not in name}
+    release, converted = convert_checkpoint(plain)
+    assert release.attention is None and 'no layer attention' in str(release)
+    assert len(converted) == len(plain)
+
+
+VIT_DAMAGES = {
+    'missing': (lambda s: s.pop('blocks.3.mrla.normx.bias'), r'missing.*0\.blocks\.3\.norm_x\.bias'),
+    'unknown': (lambda s: s.update(dist_token=torch.zeros(1, 1, 192)), 'unknown.*dist_token'),
+    'nan': (lambda s: s.update({'norm.bias': torch.full((192,), torch.nan)}), r'NaN.*ln1\.bias'),
+    'patches': (lambda s: s.pop('patch_embed.proj.weight'), 'without patch embedding'),
+    'head': (lambda s: s.update({'head.weight': torch.zeros(10, 5)}), 'no linear classifier'),
+    'head nan': (lambda s: s.update({'head.weight': torch.full((10, 192), torch.nan)}), 'no linear classifier'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', VIT_DAMAGES)
+def test_damaged_vision_transformers_are_refused(case):
+    change, words = VIT_DAMAGES[case]
+    with pytest.raises(CheckpointError, match=words):
+        convert_checkpoint(released_vit(change))
 
 
 @pytest.mark.parametrize('inner', ['mla', 'la'])

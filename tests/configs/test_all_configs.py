@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 import mmdla
@@ -29,6 +30,8 @@ def test_configs_are_there():
     names |= {f'imagenet_{name}_r{d}' for d in (50, 101) for name in ATTENTIONS_OF_IMAGENET}
     backbones = ('dla_r50', 'dla_r101', 'mrla_r50', 'dla_b_r50')
     names |= {f'{detector}_{backbone}' for detector in DETECTORS for backbone in backbones}
+    names |= {f'imagenet_mrla_{form}_deit_{size}' for form in 'lb' for size in ('tiny', 'small')}
+    names |= {'faster_rcnn_dla_pvtv2_b1', 'faster_rcnn_dla_swin_t'}
     assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 
@@ -38,9 +41,10 @@ def test_builds(path):
     assert cfg.custom_imports.imports == ['mmdla']
     init_default_scope(cfg.default_scope)
     cfg.model.pop('data_preprocessor', None)
-    with torch.device('meta'):
+    reads_numbers = path.stem.endswith(('pvtv2_b1', 'swin_t'))  # their hosts, of a tensor
+    with torch.device('cpu' if reads_numbers else 'meta'):
         model = MODELS.build(cfg.model)
-    assert isinstance(model.backbone, mmdla.DLAResNet)
+    assert isinstance(model.backbone, (mmdla.DLAResNet, mmdla.WithLayerAttention))
 
 
 @pytest.mark.parametrize('classes', [10, 100])
@@ -69,6 +73,49 @@ def test_imagenet_recipe(repo, name, depth):
     assert (warm_up.end, steps.milestones, steps.gamma) == (3, [30, 60, 90], 0.1)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 1e-4)
+
+
+SIZES_OF_DEIT = {  # parameters of the release
+    ('tiny', 'l'): 5749792, ('tiny', 'b'): 5742880, ('small', 'l'): 22115296, ('small', 'b'): 22101472,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('size', 'form'), SIZES_OF_DEIT)
+def test_deit_recipe(repo, size, form):
+    cfg = Config.fromfile(repo / f'configs/imagenet_mrla_{form}_deit_{size}.py')
+    with torch.device('meta'):
+        model = MODELS.build({**cfg.model, '_scope_': 'mmpretrain', 'train_cfg': None})
+    assert sum(p.numel() for p in model.parameters()) == SIZES_OF_DEIT[size, form]
+    kind = mmdla.MRLALightTokens if form == 'l' else mmdla.MRLABaseTokens
+    assert isinstance(model.backbone.layer_attentions['0'], kind)
+    rates = [float(layer.ffn.dropout_layer.drop_prob) for layer in model.backbone.layers]
+    expected = [0.1 * i / 11 for i in range(12)] if form == 'l' else [0.1] * 12
+    assert rates == pytest.approx(expected)
+    assert (cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_epochs) == (1024, 300)
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.end, warm_up.start_factor, cosine.begin, cosine.eta_min) == (5, 1e-3, 5, 1e-5)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0.05)
+    assert cfg.optim_wrapper.clip_grad is None
+
+
+@pytest.mark.parametrize('form', ['l', 'b'])
+def test_what_of_deit_decays(repo, form):
+    """By the rule of the release: matrices and filters, no vectors and no embeddings."""
+    cfg = Config.fromfile(repo / f'configs/imagenet_mrla_{form}_deit_tiny.py')
+    init_default_scope('mmpretrain')
+    cfg.model.backbone.backbone.arch = dict(
+        embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=32
+    )
+    cfg.model.head.in_channels = 32
+    cfg.model.train_cfg = None
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    decays = {p: group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
+    for name, parameter in model.named_parameters():
+        embedding = name.endswith(('cls_token', 'pos_embed'))
+        expected = 0 if parameter.ndim == 1 or embedding else 0.05
+        assert decays[parameter] == expected, name
 
 
 @pytest.mark.parametrize('depth', [20, 56, 110])

@@ -79,7 +79,9 @@ def test_config_snippets_build(path, index, tmp_path):
     init_default_scope(cfg.default_scope)
     cfg.model.pop('data_preprocessor', None)
     with torch.device('meta'):
-        assert isinstance(MODELS.build(cfg.model).backbone, mmdla.DLAResNet)
+        assert isinstance(
+            MODELS.build(cfg.model).backbone, (mmdla.DLAResNet, mmdla.WithLayerAttention)
+        )
 
 
 BASE = "_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n"

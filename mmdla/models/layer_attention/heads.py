@@ -84,7 +84,8 @@ class Heads(nn.Module):
 
     def per_channel(self, weight: Tensor) -> Tensor:
         """Repeat a weight of every head for its channels: (..., heads) to (..., C)."""
-        return weight.repeat_interleave(self.head_channels, dim=-1)
+        # not by repeat_interleave, which ONNX export by TorchScript writes wrongly
+        return weight.unsqueeze(-1).expand(*weight.shape, self.head_channels).flatten(-2)
 
 
 @torch.fx.wrap  # torch.fx sees one call, not a choice that depends on the tensor

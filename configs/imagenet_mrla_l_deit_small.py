@@ -1,0 +1,2 @@
+_base_ = 'imagenet_mrla_l_deit_tiny.py'
+model = dict(backbone=dict(backbone=dict(arch='deit-small')), head=dict(in_channels=384))
