@@ -71,11 +71,12 @@ def check_layer_type(
         kind = cfg['type']
         layer = registry.get(kind) if isinstance(kind, str) else kind
     if layer is None:
-        names = {
+        names = {  # those of maps
             word: key
             for key, known in MODELS.module_dict.items()
             if isinstance(known, type) and issubclass(known, kinds)
             for word in (key, known.__name__)
+            if not word.endswith(('1d', '3d')) and not key.endswith(('1d', '2d', '3d'))
         }
         near = difflib.get_close_matches(kind, names, 1, 0.5)
         word = f', did you mean {names[near[0]]!r}?' if near else ''

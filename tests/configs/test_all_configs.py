@@ -29,6 +29,10 @@ def test_configs_are_there():
     names |= {f'imagenet_{name}_r{d}' for d in (50, 101) for name in ATTENTIONS_OF_IMAGENET}
     backbones = ('dla_r50', 'dla_r101', 'mrla_r50', 'dla_b_r50')
     names |= {f'{detector}_{backbone}' for detector in DETECTORS for backbone in backbones}
+    names |= {
+        f'{name}_dla_r50{data}' for name in ('pspnet', 'deeplabv3plus') for data in ('', '_ade20k')
+    }
+    names.add('rotated_retinanet_dla_r50')
     assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 
