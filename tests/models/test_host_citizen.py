@@ -1,7 +1,6 @@
 """What configs and code for the host's ResNet do, with ours."""
 
 import pytest
-import torch
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models.backbones import ResNet
 from torch import nn
@@ -28,8 +27,9 @@ def test_frozen_attention_norms_cannot_start_as_identity():
 
 @pytest.mark.parametrize('depth', [50, 101, 152])
 def test_layer_depths_are_the_hosts(depth):
-    with torch.device('meta'):
-        host, ours = ResNet(depth), DLAResNet(depth)
+    args = dict(depth=depth, base_channels=8)
+    cfg = dict(type='DLALight', head_channels=8)
+    host, ours = ResNet(**args), DLAResNet(**args, layer_attention=cfg)
     for name, _ in host.named_parameters(prefix='backbone'):
         assert ours.get_layer_depth(name, 'backbone.') == host.get_layer_depth(name, 'backbone.')
     of = ours.get_layer_depth

@@ -43,7 +43,9 @@ def zoo(scope):
         except Exception:  # needs a package or a file that is not there
             continue
         for backbone in backbones_in(cfg.to_dict()):
-            for key in ('init_cfg', 'pretrained', 'with_cp', 'base_channels', '_scope_'):
+            if inner := backbone.pop('_scope_', None):
+                backbone['type'] = f'{inner}.{backbone["type"]}'
+            for key in ('init_cfg', 'pretrained', 'with_cp', 'base_channels'):
                 backbone.pop(key, None)
             if 'depth' in backbone:
                 found.setdefault(repr(sorted(backbone.items(), key=lambda kv: kv[0])), backbone)
