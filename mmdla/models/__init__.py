@@ -11,7 +11,7 @@ from .layer_attention import (
     MRLABase,
     MRLALight,
 )
-from .resnet import DLAResNet, DLAResNet_CIFAR
+from .resnet import DLAResNet, DLAResNet_CIFAR, DLAResNetV1c, DLAResNetV1d, DLAResNeXt
 from .wrapper import MRLABaseTokens, MRLALightTokens, TokenAttention, WithLayerAttention
 
 __all__ = [
@@ -21,7 +21,10 @@ __all__ = [
     'SE',
     'DLABase',
     'DLALight',
+    'DLAResNeXt',
     'DLAResNet',
+    'DLAResNetV1c',
+    'DLAResNetV1d',
     'DLAResNet_CIFAR',
     'LayerAttention',
     'MRLABase',

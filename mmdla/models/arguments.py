@@ -1,10 +1,14 @@
 """Checks of constructor arguments, with one form of message for all of them."""
 
+import difflib
+import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from mmengine.registry import WEIGHT_INITIALIZERS
 
 
@@ -20,23 +24,23 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = Non
         ValueError: ``value`` is out of range.
     """
     allowed = f'an integer >= {minimum}' if maximum is None else f'{minimum}..{maximum}'
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f'{name} must be {allowed}, got {describe(value)}')
     if value < minimum or (maximum is not None and value > maximum):
         raise ValueError(f'{name} must be {allowed}, got {value}')
-    return value
+    return int(value)
 
 
 def check_bool(name: str, value: Any) -> bool:
     """Return ``value`` if it is ``True`` or ``False``, else raise ``TypeError``."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f'{name} must be True or False, got {describe(value)}')
-    return value
+    return bool(value)
 
 
 def check_rate(name: str, value: Any) -> float:
     """Return ``value`` if it is a probability in ``[0, 1)``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise TypeError(f'{name} must be a number in [0, 1), got {describe(value)}')
     if not 0 <= value < 1:
         raise ValueError(f'{name} must be a number in [0, 1), got {value}')
@@ -46,8 +50,10 @@ def check_rate(name: str, value: Any) -> float:
 def check_choice(name: str, value: Any, allowed: Iterable) -> Any:
     """Return ``value`` if it is one of ``allowed`` (18.0 is not 18), else raise ``ValueError``."""
     allowed = tuple(allowed)
+    value = value.item() if isinstance(value, np.generic) else value
     if not any(type(value) is type(one) and value == one for one in allowed):
-        raise ValueError(f'{name} must be one of {allowed}, got {value!r}')
+        words = [one for one in allowed if isinstance(one, str)]
+        raise ValueError(f'{name} must be one of {allowed}, got {value!r}{hint(value, words)}')
     return value
 
 
@@ -61,17 +67,67 @@ def check_sequence(name: str, value: Any, length: int, minimum: int | None = 1) 
         raise TypeError(f'{name} must be a sequence of {length} entries, got {describe(value)}')
     if len(value) != length:
         raise ValueError(f'{name} must have {length} entries, got {len(value)}: {value!r}')
-    for i, entry in enumerate(value):
-        if minimum is None:
-            check_bool(f'{name}[{i}]', entry)
-        else:
-            check_int(f'{name}[{i}]', entry, minimum)
-    return tuple(value)
+    if minimum is None:
+        return tuple(check_bool(f'{name}[{i}]', entry) for i, entry in enumerate(value))
+    return tuple(check_int(f'{name}[{i}]', entry, minimum) for i, entry in enumerate(value))
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether ``value`` is a list, a tuple or the like, and no text."""
+    """Whether ``value`` is a list, a tuple, an array of one axis or the like, and no text."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a real number, NumPy's included, and no bool."""
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def hint(word: Any, known: Iterable[str]) -> str:
+    """``, did you mean '…'?`` with the nearest of the right words, or nothing."""
+    near = difflib.get_close_matches(str(word), list(known), 1, 0.5)
+    return f', did you mean {near[0]!r}?' if near else ''
+
+
+def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
+    """Arguments of a class by name, those that it hands to its bases by ``**kwargs`` included."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    found.pop('self', None)
+    return found
+
+
+def check_names(
+    name: str, cls: type, given: Iterable[str], init: Callable | None = None, also: tuple = ()
+) -> None:
+    """Refuse arguments that a class does not have.
+
+    Args:
+        name (str): The argument that the config came in, for the message; may be empty.
+        cls (type): The class that the user wrote.
+        given (Iterable[str]): Names of the arguments.
+        init (Callable, optional): The constructor that takes them, if it is that of a base.
+        also (tuple[str]): Names that are taken besides.
+
+    Raises:
+        TypeError: There is no such argument; with the nearest right word.
+    """
+    known = list(inspect.signature(init).parameters) if init else list(parameters_of(cls))
+    for wrong in given:
+        if wrong not in known and wrong not in also:
+            words = [*known, *also, *(parameters_of(cls) if init else ())]
+            where = f'{name}.{wrong}' if name else wrong
+            near = hint(wrong, words) or f', it takes {sorted({*words} - {"self"})}'
+            raise TypeError(f'{where}: {cls.__name__} has no such argument{near}')
 
 
 def check_cfg(name: str, value: Any, optional: bool = False) -> dict | None:

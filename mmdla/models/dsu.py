@@ -2,7 +2,6 @@
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .arguments import check_bool, check_choice, check_init_cfg, check_int
@@ -10,7 +9,6 @@ from .arguments import check_bool, check_choice, check_init_cfg, check_int
 State = tuple[Tensor, ...]  # (h, c), and what they give to the gates if it is known
 
 
-@MODELS.register_module()
 class DSU(BaseModule):
     r"""Dynamic Sharing Unit (DLA, IJCAI 2024).
 
@@ -41,8 +39,7 @@ class DSU(BaseModule):
 
     Example:
         >>> import torch
-        >>> from mmengine.registry import MODELS
-        >>> import mmdla
+        >>>         >>> import mmdla
         >>> dsu = MODELS.build(dict(type='DSU', channels=256, reduction=16))
         >>> y = torch.rand(2, 256)
         >>> h, c = dsu(y)  # from the zero state

@@ -32,6 +32,10 @@ def test_configs_are_there():
     names |= {f'{detector}_{backbone}' for detector in DETECTORS for backbone in backbones}
     names |= {f'imagenet_mrla_{form}_deit_{size}' for form in 'lb' for size in ('tiny', 'small')}
     names |= {'faster_rcnn_dla_pvtv2_b1', 'faster_rcnn_dla_swin_t'}
+    names |= {
+        f'{name}_dla_r50{data}' for name in ('pspnet', 'deeplabv3plus') for data in ('', '_ade20k')
+    }
+    names.add('rotated_retinanet_dla_r50')
     assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 

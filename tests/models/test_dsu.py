@@ -60,7 +60,6 @@ def test_gradcheck_and_broadcast_state(form):
 
 
 def test_from_the_registry():
-    assert isinstance(MODELS.build(dict(type='DSU', channels=32)), DSU)
     assert isinstance(MODELS.build(dict(type='mmdla.DSU', channels=32)), DSU)
 
 

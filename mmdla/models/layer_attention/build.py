@@ -1,9 +1,18 @@
 """From the ``layer_attention`` dict of a config to the module of a stage."""
 
+from typing import Any
+
 from mmengine.registry import MODELS
 
-from ..arguments import check_cfg, errors_named
+from ..arguments import check_cfg, check_names, errors_named, hint
+from .channel import ECA, SE
+from .dia import DIALSTM
+from .full import DLABase, MRLABase
 from .interface import LayerAttention
+from .light import DLALight, MRLALight
+
+# Found without a registry, so that what others name SE or ECA there is in nobody's way.
+OURS = {cls.__name__: cls for cls in (DIALSTM, ECA, SE, DLABase, DLALight, MRLABase, MRLALight)}
 
 
 def build_layer_attention(
@@ -15,7 +24,9 @@ def build_layer_attention(
         cfg (dict, optional): ``type`` and the arguments that every stage shares; None for none.
         channels (int): Channels of the stage.
         num_blocks (int): Blocks of the stage.
-        norm_cfg (dict): Norm layers, unless ``cfg`` has its own.
+        norm_cfg (dict): Norm layers of the backbone, unless ``cfg`` has its own. Without its
+            ``requires_grad``: where pretrained norms are frozen, those of the attention are new
+            and must learn.
 
     Raises:
         TypeError: ``cfg`` is no dict, or its type is no :class:`LayerAttention`.
@@ -26,26 +37,50 @@ def build_layer_attention(
         return None
     if taken := {'channels', 'num_blocks'} & set(cfg):
         raise ValueError(f'layer_attention: {min(taken)} is that of the stage, it cannot be given')
-    kind = cfg['type']
-    with (
-        errors_named('layer_attention'),  # a name with dots is imported
-        MODELS.switch_scope_and_registry(None) as registry,  # the host library's, if one builds
-    ):
-        module = registry.get(kind) if isinstance(kind, str) else kind
-    if module is None:
-        raise ValueError(f"layer_attention: unknown type '{kind}', known are {known_types()}")
-    if not (isinstance(module, type) and issubclass(module, LayerAttention)):
-        raise TypeError(f'layer_attention: {kind} is no LayerAttention, known are {known_types()}')
+    module = find(cfg['type'])
+    check_names('layer_attention', module, [key for key in cfg if key != 'type'])
+    learning = {key: value for key, value in norm_cfg.items() if key != 'requires_grad'}
+    arguments = {'norm_cfg': learning, **cfg, 'channels': channels, 'num_blocks': num_blocks}
     with errors_named('layer_attention'):
-        return MODELS.build(
-            {'norm_cfg': norm_cfg, **cfg, 'channels': channels, 'num_blocks': num_blocks}
+        return MODELS.build({**arguments, 'type': module})
+
+
+def find(kind: str | type) -> type[LayerAttention]:
+    """The class that a ``type`` names.
+
+    A layer attention that the user registered comes first, then ours. Other modules of the same
+    name, in MMEngine's registry or that of the host, are no layer attentions and do not matter.
+
+    Raises:
+        TypeError: The class is no :class:`LayerAttention`.
+        ValueError: There is none of that name.
+    """
+    module: Any = kind
+    if isinstance(kind, str):
+        module = OURS.get(kind.removeprefix('mmdla.')) if kind.startswith('mmdla.') else None
+        if module is None:
+            with (
+                errors_named('layer_attention'),  # a name with dots is imported
+                MODELS.switch_scope_and_registry(None) as registry,  # the host's, if one builds
+            ):
+                module = registry.get(kind)
+        if not _is_attention(module):
+            module = OURS.get(kind, module)
+    if module is None:
+        raise ValueError(
+            f'layer_attention: unknown type {kind!r}, known are {known_types()}'
+            f'{hint(kind, known_types())}'
         )
+    if not _is_attention(module):
+        raise TypeError(f'layer_attention: {kind} is no LayerAttention, known are {known_types()}')
+    return module
+
+
+def _is_attention(module: Any) -> bool:
+    return isinstance(module, type) and issubclass(module, LayerAttention)
 
 
 def known_types() -> list[str]:
-    """Names of the registered layer attentions."""
-    return sorted(
-        name
-        for name, module in MODELS.module_dict.items()
-        if isinstance(module, type) and issubclass(module, LayerAttention)
-    )
+    """Names of our layer attentions and of those in MMEngine's root registry."""
+    registered = (name for name, module in MODELS.module_dict.items() if _is_attention(module))
+    return sorted({*OURS, *registered})

@@ -1,6 +1,5 @@
 """Channel attention, the baselines that look at one block alone: SE and ECA."""
 
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import check_int
@@ -18,7 +17,6 @@ class ChannelAttention(LayerAttention):
         return residual * scale[..., None, None], state
 
 
-@MODELS.register_module()
 class SE(ChannelAttention):
     r"""Squeeze-and-excitation (CVPR 2018): :math:`r_l \odot \sigma(W_2 \mathrm{ReLU}(W_1 y))`.
 
@@ -46,7 +44,6 @@ class SE(ChannelAttention):
         )
 
 
-@MODELS.register_module()
 class ECA(ChannelAttention):
     r"""Efficient channel attention (CVPR 2020): :math:`r_l \odot \sigma(\mathrm{Conv1d}(y))`.
 

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..arguments import check_init_cfg, check_int
-from ..layers import build_norm, check_norm_cfg
+from ..layers import check_norm_cfg
 
 
 class LayerAttention(BaseModule):
@@ -35,7 +35,6 @@ class LayerAttention(BaseModule):
         self.channels = check_int('channels', channels)
         self.num_blocks = check_int('num_blocks', num_blocks)
         self.norm_cfg = check_norm_cfg(norm_cfg)
-        build_norm(self.norm_cfg, channels)  # refused here if it cannot be, whether used or not
 
     def start_as_identity(self) -> None:
         """Change the parameters so that the stage computes what it would without attention.

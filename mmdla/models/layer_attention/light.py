@@ -53,6 +53,11 @@ class MRLALight(MultiHeadAttention):
         for heads in self.blocks:
             if heads.norm.weight is None:
                 raise ValueError('zero_init_attention needs a norm_cfg with affine=True')
+            if not self.norm_cfg.get('requires_grad', True):
+                raise ValueError(
+                    'zero_init_attention needs norms that learn, '
+                    'got layer_attention.norm_cfg with requires_grad=False'
+                )
             nn.init.zeros_(heads.norm.weight)
             nn.init.zeros_(heads.norm.bias)
 

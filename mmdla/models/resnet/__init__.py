@@ -4,5 +4,15 @@ from .blocks import BasicBlock, Bottleneck
 from .cifar import DLAResNet_CIFAR
 from .resnet import DLAResNet
 from .stage import ResStage
+from .variants import DLAResNetV1c, DLAResNetV1d, DLAResNeXt
 
-__all__ = ['BasicBlock', 'Bottleneck', 'DLAResNet', 'DLAResNet_CIFAR', 'ResStage']
+__all__ = [
+    'BasicBlock',
+    'Bottleneck',
+    'DLAResNeXt',
+    'DLAResNet',
+    'DLAResNetV1c',
+    'DLAResNetV1d',
+    'DLAResNet_CIFAR',
+    'ResStage',
+]

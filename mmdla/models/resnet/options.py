@@ -1,9 +1,11 @@
 """Checks of the backbone's arguments that take more than one line."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..arguments import (
@@ -15,11 +17,11 @@ from ..arguments import (
     check_rate,
     check_sequence,
     describe,
+    is_number,
     is_pretrained,
     is_sequence,
 )
 from .blocks import Bottleneck
-from .host import default_out_indices
 
 POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 
@@ -54,23 +56,38 @@ def split_init_cfg(init_cfg: Any, pretrained: str | None) -> tuple[list[dict], d
 def check_out_indices(out_indices: Any, num_stages: int) -> tuple[int, ...]:
     """Stages to return, in range, in order and without repetition."""
     if out_indices is None:
-        return default_out_indices(num_stages)
-    if not (is_sequence(out_indices) and out_indices):
+        return tuple(range(num_stages))
+    if not (is_sequence(out_indices) and len(out_indices)):
         raise TypeError(f'out_indices must be a sequence of stages, got {describe(out_indices)}')
     for i in out_indices:
-        if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < num_stages:
+        if not (is_number(i) and isinstance(i, numbers.Integral) and 0 <= i < num_stages):
             raise ValueError(
                 f'out_indices must lie in 0..{num_stages - 1} for num_stages={num_stages}, '
                 f'got {tuple(out_indices)}'
             )
     if sorted(set(out_indices)) != list(out_indices):
         raise ValueError(f'out_indices must increase, got {tuple(out_indices)}')
-    return tuple(out_indices)
+    return tuple(int(i) for i in out_indices)
+
+
+def check_multi_grid(multi_grid: Any, num_blocks: int) -> tuple[int, ...] | None:
+    """Dilation of every block of the last stage, or None."""
+    return None if multi_grid is None else check_sequence('multi_grid', multi_grid, num_blocks)
+
+
+def block_dilations(
+    dilation: int, num_blocks: int, contract: bool, multi_grid: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Dilation of every block of a stage, as in MMSegmentation."""
+    if multi_grid is not None:
+        return multi_grid
+    first = dilation // 2 if contract and dilation > 1 else dilation
+    return (first, *(dilation,) * (num_blocks - 1))
 
 
 def check_stem_channels(stem_channels: Any, deep_stem: bool) -> int:
     """A deep stem starts with half of the channels."""
-    check_int('stem_channels', stem_channels)
+    stem_channels = check_int('stem_channels', stem_channels)
     if deep_stem and stem_channels % 2:
         raise ValueError(f'stem_channels must be even for deep_stem=True, got {stem_channels}')
     return stem_channels
@@ -105,7 +122,9 @@ def check_dcn(dcn: Any, stage_with_dcn: Any, block: type, num_stages: int) -> li
     dcn = check_cfg('dcn', dcn, optional=True)
     if dcn is None:
         # of any length, since a config that has fewer stages may leave the default of four
-        if not is_sequence(stage_with_dcn) or not all(isinstance(w, bool) for w in stage_with_dcn):
+        if not is_sequence(stage_with_dcn) or not all(
+            isinstance(w, (bool, np.bool_)) for w in stage_with_dcn
+        ):
             raise TypeError(f'stage_with_dcn must be a sequence of bools, got {stage_with_dcn!r}')
         if any(stage_with_dcn):
             raise ValueError(f'stage_with_dcn={tuple(stage_with_dcn)} needs dcn, got dcn=None')

@@ -1,5 +1,6 @@
 """ResNet with layer attention: the backbone."""
 
+import warnings
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule
@@ -21,7 +22,8 @@ from ..layer_attention import build_layer_attention
 from ..layers import build_conv, build_norm, check_norm_cfg
 from . import options
 from .blocks import BasicBlock, Bottleneck, apply_relu
-from .host import default_norm_eval, default_stem_channels
+from .depths import layer_depth
+from .host import follow_host
 from .stage import ResStage
 
 
@@ -34,8 +36,8 @@ class DLAResNet(BaseModule):
     parameters as torchvision does, so that ResNet checkpoints fit. With
     ``layer_attention=None`` it computes what those classes compute.
 
-    Where the two libraries have different defaults, ours follows the one whose config is being
-    built (MMEngine's default scope).
+    An argument that is left out has the default of the ``ResNet`` that the library whose config is
+    being built (MMEngine's default scope) has under that name.
 
     Args:
         depth (int): 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
@@ -61,12 +63,17 @@ class DLAResNet(BaseModule):
         freeze_attention (bool): Freeze the attention of the frozen stages as well. It pays when
             trained attention weights are loaded; random ones must learn. Default: False.
         conv_cfg (dict, optional): Convolutions of stem and blocks.
-        norm_cfg (dict): Norm layers, also of the attention. Default: BN.
+        norm_cfg (dict): Norm layers, also of the attention, which learn there even with
+            ``requires_grad=False``. Default: BN.
         norm_eval (bool, optional): Keep batch norm in eval mode while training. Default: False
             (MMDetection: True).
         dcn (dict, optional): Deformable convolution for the 3x3 ones of bottlenecks.
         stage_with_dcn (Sequence[bool]): Stages that ``dcn`` is for.
         plugins (list[dict], optional): Plugin layers in bottlenecks, as in MMDetection.
+        multi_grid (Sequence[int], optional): Dilation of every block of the last stage, in place
+            of its ``dilations`` (MMSegmentation).
+        contract_dilation (bool): Halve the dilation of a stage's first block (MMSegmentation).
+            Default: False.
         with_cp (bool): Gradient checkpointing: recompute the blocks in the backward pass.
         zero_init_residual (bool): Zero the last norm of each block at initialization, unless
             weights are loaded. Default: True.
@@ -107,6 +114,9 @@ class DLAResNet(BaseModule):
         152: (Bottleneck, (3, 8, 36, 3)),
     }
 
+    host_name = 'ResNet'  # of the class whose defaults are followed
+
+    @follow_host
     def __init__(
         self,
         depth: int,
@@ -132,6 +142,8 @@ class DLAResNet(BaseModule):
         dcn: dict | None = None,
         stage_with_dcn: Sequence[bool] = (False, False, False, False),
         plugins: Sequence[dict] | None = None,
+        multi_grid: Sequence[int] | None = None,
+        contract_dilation: bool = False,
         with_cp: bool = False,
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
@@ -145,57 +157,78 @@ class DLAResNet(BaseModule):
         self.depth = depth
         self.block, stage_blocks = self._architecture(depth)
         self.num_stages = check_int('num_stages', num_stages, 1, len(stage_blocks))
+        num_stages = self.num_stages
         self.stage_blocks = stage_blocks[:num_stages]
+        self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.out_indices = options.check_out_indices(out_indices, num_stages)
         self.frozen_stages = check_int('frozen_stages', frozen_stages, -1, num_stages)
         self.freeze_attention = check_bool('freeze_attention', freeze_attention)
-        self.norm_eval = check_bool(
-            'norm_eval', default_norm_eval() if norm_eval is None else norm_eval
-        )
+        self.norm_eval = check_bool('norm_eval', False if norm_eval is None else norm_eval)
         self.zero_init_residual = check_bool('zero_init_residual', zero_init_residual)
         self.zero_init_attention = check_bool('zero_init_attention', zero_init_attention)
         self.conv_cfg = check_cfg('conv_cfg', conv_cfg, optional=True)
         self.norm_cfg = check_norm_cfg(norm_cfg)
 
         self.deep_stem = check_bool('deep_stem', deep_stem)
-        check_int('base_channels', base_channels)
-        if stem_channels is None:
-            stem_channels = default_stem_channels(base_channels)
-        options.check_stem_channels(stem_channels, deep_stem)
+        self.base_channels = base_channels = check_int('base_channels', base_channels)
+        stem_channels = base_channels if stem_channels is None else stem_channels
+        stem_channels = options.check_stem_channels(stem_channels, self.deep_stem)
+        self.stem_channels = stem_channels
         self._make_stem(check_int('in_channels', in_channels), stem_channels)
 
         self.avg_down = check_bool('avg_down', avg_down)
         expansion = check_int('expansion', self.block.expansion if expansion is None else expansion)
-        strides = check_sequence('strides', strides, num_stages)
-        dilations = check_sequence('dilations', dilations, num_stages)
+        self.strides = strides = check_sequence('strides', strides, num_stages)
+        self.dilations = dilations = check_sequence('dilations', dilations, num_stages)
+        self.multi_grid = options.check_multi_grid(multi_grid, self.stage_blocks[-1])
+        self.contract_dilation = check_bool('contract_dilation', contract_dilation)
         drop_path_rates = options.spread_drop_path(drop_path_rate, stage_blocks)
         dcns = options.check_dcn(dcn, stage_with_dcn, self.block, num_stages)
         stage_plugins = options.check_plugins(plugins, self.block, num_stages)
-        check_choice('style', style, ('pytorch', 'caffe'))
-        check_bool('with_cp', with_cp)
-        check_int('base_width', base_width)
+        self.style = style = check_choice('style', style, ('pytorch', 'caffe'))
+        self.with_cp = with_cp = check_bool('with_cp', with_cp)
+        groups, base_width = check_int('groups', groups), check_int('base_width', base_width)
         if width_per_group is not None:
             base_width = check_int('width_per_group', width_per_group)
         channels = stem_channels
         for i, num_blocks in enumerate(self.stage_blocks):
             planes = base_channels * 2**i
             width = options.block_width(self.block, planes, base_channels, groups, base_width)
-            block_cfg = dict(mid_channels=width, dilation=dilations[i])
+            grid = self.multi_grid if i == num_stages - 1 else None
+            grid = options.block_dilations(dilations[i], num_blocks, self.contract_dilation, grid)
+            block_cfg = dict(mid_channels=width)
             if self.block is Bottleneck:
                 block_cfg.update(style=style, groups=groups, dcn=dcns[i], plugins=stage_plugins[i])
             blocks = self._make_blocks(
-                channels, planes * expansion, strides[i], drop_path_rates[i], block_cfg
+                channels, planes * expansion, strides[i], grid, drop_path_rates[i], block_cfg
             )
             channels = planes * expansion
             attention = build_layer_attention(layer_attention, channels, num_blocks, self.norm_cfg)
             self.add_module(f'layer{i + 1}', ResStage(blocks, attention, with_cp))
-        self.feat_dim = channels
+        self.feat_dim = self.inplanes = channels
         self._start_attention()
         self._freeze_stages()
 
     def _architecture(self, depth: int) -> tuple[type, tuple[int, ...]]:
         """Class of the blocks, and how many there are in each stage."""
         return self.arch_settings[check_choice('depth', depth, self.arch_settings)]
+
+    @property
+    def norm1(self) -> nn.Module:
+        """Norm layer of the stem, as in the host; there is none of that name in a deep one."""
+        return getattr(self, self.norm1_name)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for MMPretrain's layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): Prefix of the backbone in it. Default: none.
+
+        Returns:
+            tuple[int, int]: Depth from 0, the stem, and how many depths there are.
+        """
+        return layer_depth(param_name, prefix, self.stage_blocks)
 
     @property
     def stages(self) -> list[ResStage]:
@@ -244,6 +277,7 @@ class DLAResNet(BaseModule):
         in_channels: int,
         out_channels: int,
         stride: int,
+        dilations: Sequence[int],
         drop_path_rates: list[float],
         block_cfg: dict,
     ) -> list[nn.Module]:
@@ -258,6 +292,7 @@ class DLAResNet(BaseModule):
                     in_channels=in_channels if n == 0 else out_channels,
                     out_channels=out_channels,
                     stride=stride if n == 0 else 1,
+                    dilation=dilations[n],
                     downsample=downsample if n == 0 else None,
                     drop_path_rate=rate,
                     **block_cfg,
@@ -290,12 +325,22 @@ class DLAResNet(BaseModule):
         with errors_named('init_cfg'):
             super().init_weights()
         self._start_attention()
+        self._warn_if_random_stays()
         if self.pretrained_cfg is not None:
             load_backbone(self, **{k: v for k, v in self.pretrained_cfg.items() if k != 'type'})
         elif self.zero_init_residual:
             for stage in self.stages:
                 for block in stage:
                     block.zero_init_last_norm()
+
+    def _warn_if_random_stays(self) -> None:
+        frozen = self.freeze_attention and self.frozen_stages > 0
+        if frozen and self.stages[0].attention is not None and self.pretrained_cfg is None:
+            warnings.warn(
+                f'freeze_attention=True keeps the random attention of frozen_stages='
+                f'{self.frozen_stages} as it is, unless trained weights are loaded',
+                stacklevel=2,
+            )
 
     def _start_attention(self) -> None:
         if not self.zero_init_attention:

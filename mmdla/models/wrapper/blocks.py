@@ -21,7 +21,7 @@ def attend(
     attention: LayerAttention, index: int, x: Tensor, shortcut: Tensor, state: Any
 ) -> tuple[Tensor, Any]:
     """Call a layer attention on maps (B, C, H, W)."""
-    return attention.attend(index, x, shortcut, state)
+    return attention(index, x, shortcut, state)
 
 
 def attend_tokens(

@@ -1,0 +1,12 @@
+# DeepLabV3+ with a DLA-L ResNet-50: Cityscapes, 80k iterations, 4 GPUs with 2 images each.
+_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py'
+custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
+
+# ResNetV1c, as in the base. It starts as the ResNet whose weights it loads.
+model = dict(
+    backbone=dict(
+        type='DLAResNetV1c',
+        zero_init_attention=True,
+        layer_attention=dict(type='DLALight', reduction=20),
+    )
+)
