@@ -5,9 +5,9 @@ from typing import Any
 from mmengine.registry import MODELS
 
 from ..arguments import check_cfg, check_names, errors_named, hint
+from .base import DLABase, MRLABase
 from .channel import ECA, SE
 from .dia import DIALSTM
-from .full import DLABase, MRLABase
 from .interface import LayerAttention
 from .light import DLALight, MRLALight
 

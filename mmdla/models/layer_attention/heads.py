@@ -84,8 +84,7 @@ class Heads(nn.Module):
 
     def per_channel(self, weight: Tensor) -> Tensor:
         """Repeat a weight of every head for its channels: (..., heads) to (..., C)."""
-        # not by repeat_interleave, which ONNX export by TorchScript writes wrongly
-        return weight.unsqueeze(-1).expand(*weight.shape, self.head_channels).flatten(-2)
+        return repeat_heads(weight, self.head_channels)
 
 
 @torch.fx.wrap  # torch.fx sees one call, not a choice that depends on the tensor
@@ -98,6 +97,12 @@ def in_float32(t: Tensor) -> Tensor:
 def split_heads(t: Tensor, width: int) -> Tensor:
     """(..., C) to (..., heads, width)."""
     return t.reshape(*t.shape[:-1], t.shape[-1] // width, width)  # ONNX has no unflatten before 13
+
+
+@torch.fx.wrap
+def repeat_heads(weight: Tensor, width: int) -> Tensor:
+    """(..., heads) to (..., C); not by repeat_interleave, which ONNX exports with fixed sizes."""
+    return weight.unsqueeze(-1).expand(*weight.shape, width).flatten(-2)
 
 
 def channel_conv(channels: int, kernel_size: int | None = None) -> nn.Conv1d:
