@@ -206,8 +206,8 @@ def _recorded(
         during_pass.close()  # of a pass that an error broke off
         for tap in taps:
             tap.start()
-            for handle in tap.attach():
-                during_pass.callback(handle.remove)
+            for remove in tap.attach():
+                during_pass.callback(remove)
 
     def finish(*_) -> None:
         during_pass.close()

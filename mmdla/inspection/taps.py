@@ -4,7 +4,8 @@ A query, a key and the calls of the recurrent unit are enough to compute everyth
 whichever path (reference, compiled kernels) made the maps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..models.dsu import DSU
 from ..models.layer_attention import DIALSTM, LayerAttention, MRLABase, MRLALight
+from ..models.layer_attention.multi_head import MultiHeadAttention
 from .records import StageRecord
 
 
@@ -34,8 +36,23 @@ class Tap:
         self.keys: list[Tensor] = []
         self.steps: list[dict[str, Tensor]] = []  # of the recurrent unit, in the order of calls
 
-    def attach(self) -> Iterator[RemovableHandle]:
-        """Set the hooks."""
+    def attach(self) -> Iterator[Callable[[], None]]:
+        """Set what observes, during a pass; give what takes it away again."""
+        if isinstance(self.attention, MultiHeadAttention):  # which shows its modules apart
+            self.attention.recorder = self.watching
+            yield lambda: self.attention.__dict__.pop('recorder', None)
+        else:
+            yield from (handle.remove for handle in self._hooks())
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Have hooks on the modules of the attention."""
+        with ExitStack() as stack:
+            for handle in self._hooks():
+                stack.callback(handle.remove)
+            yield
+
+    def _hooks(self) -> Iterator[RemovableHandle]:
         for heads in getattr(self.attention, 'blocks', ()):
             for module, row in ((heads.query, self.add_query), (heads.key, self.add_key)):
                 yield module.register_forward_hook(row)

@@ -116,13 +116,15 @@ class MRLABase(MultiHeadAttention):
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]
         y = pool(x)  # (B, C)
+        self.show(index, y, None, state)
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
         value = heads.value(x)  # (B, C, H, W)
         tokens = self.tokens_of(index, earlier, value, k)
         state = earlier.append(k, value, pool(value), without(tokens, 0))
         weights = self.weigh(heads, q, state)  # (B, m, C)
-        out = heads.norm(weighted_sum_reference(weights, state.values)).relu()  # (B, C, H, W)
+        o = heads.o(weighted_sum_reference(weights, state.values))  # (B, C, H, W)
+        out = heads.norm(o).relu()  # (B, C, H, W)
         return x + heads.drop_path(out if heads.scale is None else heads.scale * out), state
 
     def weigh(self, heads: BaseHeads, q: Tensor, state: Earlier) -> Tensor:
@@ -146,6 +148,10 @@ class MRLABase(MultiHeadAttention):
 
     def can_carry(self, shortcut, state):
         return state is None or state.tokens is not None or not torch.is_grad_enabled()
+
+    def run_vectors(self, index, y, y_shortcut, state):
+        self.refresh(y, state)
+        self.blocks[index].query_key(y)
 
     def infer(self, index, residual, shortcut, state, last_norm, overwritable):
         heads = self.blocks[index]
@@ -182,6 +188,7 @@ class MRLABase(MultiHeadAttention):
     ) -> tuple[Tensor, Earlier, tuple[Tensor, Tensor]]:
         """Return the weights (B, m, C), the state with block ``index``, the tokens of its sum."""
         heads = self.blocks[index]
+        self.show(index, y, None, state)
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
         value, pooled = dwconv_pool(x, heads.value.weight)  # (B, C, H, W), (B, C)

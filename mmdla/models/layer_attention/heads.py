@@ -53,6 +53,7 @@ class Heads(nn.Module):
         self.head_channels = head_channels
         self.query = channel_conv(channels, kernel_size)
         self.key = channel_conv(channels, kernel_size)
+        self.o = nn.Identity()  # where hooks see o_l; MMEngine looks for a module before a norm
         # before any Conv2d, so that no tool folds it into a convolution that it does not follow
         self.norm = build_norm(norm_cfg, channels)[1]
         self.value = depthwise(channels)
@@ -61,7 +62,7 @@ class Heads(nn.Module):
 
     def bypassed(self) -> tuple[nn.Module, ...]:
         """Return the modules that fused operations stand for."""
-        return self, self.query, self.key, self.value, self.norm, self.drop_path
+        return self, self.query, self.key, self.value, self.o, self.norm, self.drop_path
 
     def is_as_written(self) -> bool:
         """Whether nothing was put in the place of the convolutions."""

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ...ops import (
     add_relu_pool,
+    affine_add_relu_pool,
     dual_dwconv,
     dual_dwconv_bn,
     light_block,
     light_block_,
     light_coefficients,
 )
-from ...ops.batch_norm import drop_path_scale, statistics_of, update_statistics
+from ...ops.batch_norm import drop_path_scale, rounded_affine, statistics_of, update_statistics
 from ..dsu import DSU, State, check_context, seen_context
 from .heads import Heads, depthwise, is_plain_conv, pool
 from .multi_head import MultiHeadAttention
@@ -64,12 +65,14 @@ class MRLALight(MultiHeadAttention):
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]
         y_shortcut = pool(shortcut) if self.refreshes else None  # (B, C)
-        a, d, state = self.weigh(index, pool(x), y_shortcut, state)
+        y = pool(x)  # (B, C)
+        self.show(index, y, y_shortcut, state)
+        a, d, state = self.weigh(index, y, y_shortcut, state)
         earlier = shortcut if d is None else d[..., None, None] * shortcut  # (B, C, H, W)
         if self.refreshes:
             earlier = earlier + self.extract(shortcut)
         o = a[..., None, None] * heads.value(x) + heads.lambda_ * earlier  # (B, C, H, W)
-        return x + heads.drop_path(heads.norm(o)), state
+        return x + heads.drop_path(heads.norm(heads.o(o))), state
 
     def weigh(
         self, index: int, y: Tensor, y_shortcut: Tensor | None, state: State | None
@@ -87,9 +90,15 @@ class MRLALight(MultiHeadAttention):
         """
         return self.blocks[index].gate(y), None, state
 
+    def run_vectors(self, index, y, y_shortcut, state):
+        self.weigh(index, y, y_shortcut, state)
+
     def infer(self, index, residual, shortcut, state, last_norm, overwritable):
         last_eps = 0.0 if last_norm is None else last_norm.eps
         block = residual, shortcut, statistics_of(last_norm), last_eps
+        if self.recorder is not None:
+            affine = rounded_affine(statistics_of(last_norm), last_eps, residual)  # 2 x (B, C)
+            self.show(index, *affine_add_relu_pool(residual, shortcut, *affine)[1:], state)
         rest = self.coefficients(index, residual, state, with_norm=True)
         if overwritable:
             return residual, light_block_(*block, *rest)
@@ -99,7 +108,8 @@ class MRLALight(MultiHeadAttention):
     def train_step(self, index, residual, shortcut, state):
         heads = self.blocks[index]
         x, pooled_x, pooled_s, token = add_relu_pool(residual, shortcut)
-        pooled = (v.to(heads.lambda_.dtype) for v in (pooled_x, pooled_s))  # 2 x (B, C)
+        pooled = [v.to(heads.lambda_.dtype) for v in (pooled_x, pooled_s)]  # 2 x (B, C)
+        self.show(index, *pooled, state)
         batch_statistics = heads.norm.training
         rest = self.coefficients(index, x, state, with_norm=not batch_statistics)
         kx, ks, bias, *state = light_coefficients(*pooled, *rest)  # 2 x (B, C, 9), (B, C)

@@ -1,6 +1,8 @@
 """What the attentions of the MRLA family share: heads for every block, and fused blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,7 @@ class MultiHeadAttention(LayerAttention):
     """
 
     heads_type: type[Heads]
+    recorder: Callable[[], AbstractContextManager] | None = None  # see show()
 
     def __init__(
         self,
@@ -79,6 +82,25 @@ class MultiHeadAttention(LayerAttention):
             overwritable = block.owns_residual(not leaves_norm)
             return self.infer(index, residual, shortcut, state, last_norm, overwritable)
         return self.train_step(index, block.drop_path(residual), shortcut, state)
+
+    def show(self, index: int, y: Tensor, y_shortcut: Tensor | None, state: Any) -> None:
+        """Run the vector part of a block once more for a recorder that hooks its modules.
+
+        So that a recording changes nothing: what the block itself runs has no hooks.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            y (Tensor): ``GAP(x_l)``, shape (B, C).
+            y_shortcut (Tensor, optional): ``GAP(s_l)``, shape (B, C), where it is used.
+            state (Any): What the call before returned.
+        """
+        if self.recorder is not None:
+            with torch.no_grad(), self.recorder():
+                self.run_vectors(index, y, y_shortcut, state)
+
+    def run_vectors(self, index: int, y: Tensor, y_shortcut: Tensor | None, state: Any) -> None:
+        """Call the modules that work on descriptors; arguments as :meth:`show`."""
+        raise NotImplementedError
 
     def can_carry(self, shortcut: Tensor, state) -> bool:
         """Whether the state of the blocks before is one that fused operations can go on from."""
