@@ -69,5 +69,9 @@ def test_traced_ahead_of_time(name):
     if name in NAMES and name not in ('affine_add_relu_pool', 'light_block', 'weighted_sum'):
         args = with_gradients(args)
     torch.library.opcheck(
-        operation(name), tuple(args), test_utils=('test_aot_dispatch_dynamic',), atol=1e-6, rtol=1e-5
+        operation(name),
+        tuple(args),
+        test_utils=('test_aot_dispatch_dynamic',),
+        atol=1e-6,
+        rtol=1e-5,
     )

@@ -85,7 +85,9 @@ def test_compiled_kernels_equal_the_reference(name, options, shape, run):
         assert_same(run(name, args, 'compiled'), run(name, args, 'reference'), tolerance)
 
 
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
+@pytest.mark.parametrize(
+    'layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc']
+)
 @pytest.mark.parametrize('name', NAMES)
 def test_triton_kernels_equal_the_reference(name, layout, run):
     for shape in ((2, 4, 7, 5), (1, 2, 1, 1), (1, 2, 3, 33)):
