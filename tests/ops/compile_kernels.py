@@ -8,8 +8,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 COUNTS = ('channels', 'height', 'width')
-MAPS = ('x', 's', 'g', 'u', 'r', 'o', 'out', 'u_map', 'dx', 'ds', 'dr')
-FLAGS = dict(ACC=tl.float32, NORMED=True, RESIDUAL=True, STORED=True, BLOCKS=4)
+MAPS = ('x', 's', 'g', 'u', 'r', 'o', 'out', 'more', 'u_map', 'dx', 'ds', 'dr')
+FLAGS = dict(ACC=tl.float32, NORMED=True, RESIDUAL=True, STORED=True, ADDED=True, BLOCKS=4)
 NCHW = dict(LAST=False, SPAN=4096, BLOCK_P=512, BLOCK_C=1)
 CHANNELS_LAST = dict(LAST=True, SPAN=256, BLOCK_P=16, BLOCK_C=64)
 
@@ -32,8 +32,8 @@ def source(kernel, dtype: str, layout: dict) -> ASTSource:
 
 def main() -> None:
     compiled = 0
-    for module in ('two_convs', 'join', 'weighted_sum'):
-        members = vars(import_module(f'mmdla.ops.gpu.{module}'))
+    for module in ('dual_dwconv', 'add_relu_pool', 'weighted_sum'):
+        members = vars(import_module(f'mmdla.ops.triton.{module}'))
         for kernel in [value.fn for name, value in members.items() if name.endswith('_kernel')]:
             for generation, dtype, layout in ((80, 'fp16', NCHW), (90, 'bf16', CHANNELS_LAST)):
                 target = GPUTarget('cuda', generation, 32)
