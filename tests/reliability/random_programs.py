@@ -244,7 +244,7 @@ class _Run:
             with set_checkpoint_early_stop(False):  # which modules are called again is not ours
                 for number, step in enumerate(program.steps):
                     self._step(step, number)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # checkpoints raise both
             self.trace.error = f'{type(error).__name__}: {error}'
         finally:
             for handle in self.handles:
