@@ -80,6 +80,9 @@ class MultiHeadAttention(LayerAttention):
         if infers:
             last_norm = block.last_norm if leaves_norm else None
             overwritable = block.owns_residual(not leaves_norm)
+            if not leaves_norm:  # which never is where the drop path has something to do
+                residual = block.drop_path(residual)
+                overwritable = overwritable and type(block.drop_path) is nn.Identity
             return self.infer(index, residual, shortcut, state, last_norm, overwritable)
         return self.train_step(index, block.drop_path(residual), shortcut, state)
 

@@ -116,13 +116,16 @@ class ResidualBlock(BaseModule):
         """Whether ``residual(x, last_norm=False)`` leaves out an affine map and nothing else."""
         norm = self.last_norm
         drops = self.training and not isinstance(self.drop_path, nn.Identity)
-        return has_running_affine(norm) and not is_observed(norm) and not drops
+        seen = is_observed(norm) or is_observed(self.drop_path)
+        return has_running_affine(norm) and not seen and not drops
 
     def owns_residual(self, last_norm: bool = True) -> bool:
         """Whether nobody else has what ``residual(x, last_norm)`` returned."""
         made_by = self.last_norm if last_norm else self.conv(self.num_convs)
         kind = nn.BatchNorm2d if last_norm else nn.Conv2d
-        return type(made_by) is kind and not is_observed(made_by)
+        return (
+            type(made_by) is kind and not is_observed(made_by) and not is_observed(self.drop_path)
+        )
 
     def is_as_written(self) -> bool:
         """Whether the block ends in :meth:`finish` with a ReLU, whatever its residual is."""
