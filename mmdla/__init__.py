@@ -9,11 +9,14 @@ from .version import __version__
 
 check_dependencies()
 
-from .deploy import fold_for_inference  # noqa: E402 - after the check, which says what to install
+from .apis.fold import fold_for_inference  # noqa: E402 - after the check, which says what to install
 from .engine import AtomicCheckpointHook, EpochSeedHook, FiniteLossHook  # noqa: E402
 from .inspection import LayerAttentionHook, record  # noqa: E402
 from .models import *  # noqa: E402, F403
 from .models import __all__ as _models  # noqa: E402
+from .utils import find_moved_modules  # noqa: E402
+
+find_moved_modules()
 
 __all__ = [
     'AtomicCheckpointHook',

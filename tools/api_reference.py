@@ -20,9 +20,9 @@ MODULES = {
         ('MultiHeadAttention',),
     ),
     'mmdla.checkpoint': ('Checkpoints', None),
-    'mmdla.zoo': ('Models by name', ('register_models',)),
-    'mmdla.utils.complexity': ('Counting', ('measure', 'count_macs', 'Complexity')),
-    'mmdla.utils.memory': ('Memory', ('saved_bytes',)),
+    'mmdla.apis.zoo': ('Models by name', ('register_models',)),
+    'mmdla.analysis.complexity': ('Counting', ('measure', 'count_macs', 'Complexity')),
+    'mmdla.analysis.memory': ('Memory', ('saved_bytes',)),
 }
 SECTIONS = ('Args', 'Attributes', 'Returns', 'Yields', 'Raises', 'Example')
 HEAD = """# API

@@ -21,8 +21,8 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla.analysis.memory import saved_bytes
 from mmdla.models.layer_attention import known_types
-from mmdla.utils.memory import saved_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 MODES = ('inference', 'train', 'train-frozen')  # frozen: of batch norm statistics, norm_eval=True

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 
 import mmdla  # noqa: F401 - registers the models
-from mmdla.utils.check_data import check_annotations
-from mmdla.utils.classes import check_classes
-from mmdla.utils.command_line import add_cfg_options, parse, run
-from mmdla.utils.config import read_config
-from mmdla.utils.data import check_data
-from mmdla.utils.errors import InputError
+from mmdla.cli.command_line import add_cfg_options, parse, run
+from mmdla.datasets.check_data import check_annotations
+from mmdla.datasets.classes import check_classes
+from mmdla.datasets.data import check_data
+from mmdla.engine.config import read_config
+from mmdla.errors import InputError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 

@@ -22,8 +22,8 @@ import torch
 
 from mmdla.checkpoint.resume import load_training_state
 from mmdla.checkpoint.whole import newest_whole
-from mmdla.utils.command_line import positive, run
-from mmdla.utils.errors import InputError
+from mmdla.cli.command_line import positive, run
+from mmdla.errors import InputError
 
 TRAIN = Path(__file__).with_name('train.py')
 # when a process is killed: while it writes, in an epoch or a validation, while it starts

@@ -11,7 +11,7 @@ import torch
 from mmdla import __version__
 from mmdla.checkpoint import CheckpointError, convert_checkpoint, read_state_dict
 from mmdla.checkpoint.recognise import describe
-from mmdla.utils.command_line import run
+from mmdla.cli.command_line import run
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

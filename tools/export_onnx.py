@@ -8,11 +8,8 @@ from pathlib import Path
 import torch
 
 import mmdla
-from mmdla.utils.command_line import add_cfg_options, parse, run
-from mmdla.utils.compare import TOLERANCE, Runner, differences, onnx_runner, program_runner
-from mmdla.utils.config import check_checkpoint, read_config
-from mmdla.utils.errors import InputError
-from mmdla.utils.export import (
+from mmdla.apis.compare import TOLERANCE, Runner, differences, onnx_runner, program_runner
+from mmdla.apis.export import (
     EXPORTERS,
     OPSETS,
     PARTS,
@@ -22,8 +19,11 @@ from mmdla.utils.export import (
     export_onnx,
     export_program,
 )
-from mmdla.utils.files import written_whole
-from mmdla.utils.model import load_model
+from mmdla.apis.model import load_model
+from mmdla.cli.command_line import add_cfg_options, parse, run
+from mmdla.engine.config import check_checkpoint, read_config
+from mmdla.errors import InputError
+from mmdla.files import written_whole
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from mmengine.config import Config
 
 import mmdla  # noqa: F401 - registers the models
-from mmdla.utils.command_line import add_cfg_options, parse, positive, run
-from mmdla.utils.complexity import Complexity, Share, measure_shares
-from mmdla.utils.config import read_config, register_host_modules
-from mmdla.utils.config_types import resolve_type, type_name
-from mmdla.utils.errors import InputError
-from mmdla.utils.model import task_of
+from mmdla.analysis.complexity import Complexity, Share, measure_shares
+from mmdla.apis.model import task_of
+from mmdla.cli.command_line import add_cfg_options, parse, positive, run
+from mmdla.config_types import resolve_type, type_name
+from mmdla.engine.config import read_config, register_host_modules
+from mmdla.errors import InputError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmdla  # noqa: F401 - registers the models
+from mmdla.apis.inputs import SUFFIXES, UnreadableError
+from mmdla.cli.command_line import add_cfg_options, parse, run
+from mmdla.engine.config import check_checkpoint, load_config
+from mmdla.errors import InputError
 from mmdla.inspection.activation import find_layers
 from mmdla.inspection.page import Page, look_at, make_page
 from mmdla.inspection.subject import Subject, find_pictures
-from mmdla.utils.command_line import add_cfg_options, parse, run
-from mmdla.utils.config import check_checkpoint, load_config
-from mmdla.utils.errors import InputError
-from mmdla.utils.inputs import SUFFIXES, UnreadableError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

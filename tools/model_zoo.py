@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config
 
+from mmdla.analysis.complexity import Complexity, measure
 from mmdla.reproduce.tables import CIFAR_DEPTHS
-from mmdla.utils.complexity import Complexity, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 METAFILE = ROOT / 'configs' / 'metafile.yml'

@@ -15,11 +15,7 @@ import mmcv
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mmdla  # noqa: F401 - registers the models
-from mmdla.utils.command_line import add_cfg_options, parse, positive, run
-from mmdla.utils.config import check_checkpoint, read_config
-from mmdla.utils.errors import InputError
-from mmdla.utils.files import written_whole
-from mmdla.utils.inputs import (
+from mmdla.apis.inputs import (
     SUFFIXES,
     VIDEO_SUFFIXES,
     Source,
@@ -28,9 +24,13 @@ from mmdla.utils.inputs import (
     find_sources,
     read_picture,
 )
-from mmdla.utils.model import check_device, task_of
-from mmdla.utils.predict import Predictor
-from mmdla.utils.video import open_video, video_writer
+from mmdla.apis.model import check_device, task_of
+from mmdla.apis.predict import Predictor
+from mmdla.apis.video import open_video, video_writer
+from mmdla.cli.command_line import add_cfg_options, parse, positive, run
+from mmdla.engine.config import check_checkpoint, read_config
+from mmdla.errors import InputError
+from mmdla.files import written_whole
 
 SCORE_THR = 0.3
 FILES = f'Read from folders: images ({SUFFIXES}) and videos ({VIDEO_SUFFIXES}).'

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmdla  # noqa: F401 - registers the models
+from mmdla.cli.command_line import run as run_tool
+from mmdla.errors import InputError
 from mmdla.reproduce import collect, plan, tables
 from mmdla.reproduce.data import check_table_data
 from mmdla.reproduce.launch import Plan
 from mmdla.reproduce.runs import Run
-from mmdla.utils.command_line import run as run_tool
-from mmdla.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs' / 'reproduce.md'

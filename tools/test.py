@@ -13,11 +13,15 @@ from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmdla.apis.pipeline import test_dataset
 from mmdla.checkpoint import read_state_dict
-from mmdla.utils.check_data import check_annotations
-from mmdla.utils.classes import check_classes
-from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
-from mmdla.utils.config import (
+from mmdla.cli.command_line import add_common_options, is_first_on_machine, parse, run
+from mmdla.config_types import type_name
+from mmdla.datasets.check_data import check_annotations
+from mmdla.datasets.classes import check_classes
+from mmdla.datasets.data import check_data
+from mmdla.datasets.data_errors import explain_data_errors
+from mmdla.engine.config import (
     build_runner,
     check_checkpoint,
     check_weights,
@@ -26,11 +30,7 @@ from mmdla.utils.config import (
     load_whole_checkpoint,
     set_classification_defaults,
 )
-from mmdla.utils.config_types import type_name
-from mmdla.utils.data import check_data
-from mmdla.utils.data_errors import explain_data_errors
-from mmdla.utils.errors import InputError
-from mmdla.utils.pipeline import test_dataset
+from mmdla.errors import InputError
 
 LOADERS = ('test_dataloader',)
 TTA_KEYS = ('scale_factor', 'flip', 'flip_direction')  # to merge what was found

@@ -8,6 +8,19 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmdla.checkpoint.inert import inert_loading
+from mmdla.cli.command_line import add_common_options, is_first_on_machine, parse, run
+from mmdla.config_types import type_name
+from mmdla.datasets.check_data import check_annotations
+from mmdla.datasets.classes import check_classes
+from mmdla.datasets.data import check_data
+from mmdla.datasets.data_errors import explain_data_errors
+from mmdla.engine.config import (
+    build_runner,
+    check_checkpoint,
+    check_work_dir,
+    load_config,
+    set_classification_defaults,
+)
 from mmdla.engine.options import (
     resume_from,
     use_atomic_checkpoints,
@@ -15,21 +28,8 @@ from mmdla.engine.options import (
     use_finite_loss,
     use_validation_check,
 )
-from mmdla.utils.check_data import check_annotations
-from mmdla.utils.classes import check_classes
-from mmdla.utils.command_line import add_common_options, is_first_on_machine, parse, run
-from mmdla.utils.config import (
-    build_runner,
-    check_checkpoint,
-    check_work_dir,
-    load_config,
-    set_classification_defaults,
-)
-from mmdla.utils.config_types import type_name
-from mmdla.utils.data import check_data
-from mmdla.utils.data_errors import explain_data_errors
-from mmdla.utils.errors import InputError
-from mmdla.utils.files import explain_full_disk
+from mmdla.errors import InputError
+from mmdla.files import explain_full_disk
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 

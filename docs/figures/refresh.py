@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mmdla import record
-from mmdla.utils.config import register_host_modules
+from mmdla.engine.config import register_host_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_suffix('.svg')

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmdla.checkpoint.resume import SCHEME
 from mmdla.checkpoint.whole import newest_whole
-from mmdla.utils.files import explain_full_disk, part_of, written_whole
+from mmdla.files import explain_full_disk, part_of, written_whole
 
 BACKEND = 'atomic_local'
 

@@ -18,8 +18,8 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmdla.utils.config_types import resolve_type, type_name
-from mmdla.utils.errors import InputError
+from mmdla.config_types import resolve_type, type_name
+from mmdla.errors import InputError
 
 # what MMEngine reads to find the other processes
 VARIABLES = dict(

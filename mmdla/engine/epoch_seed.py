@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmdla.utils.errors import InputError
+from mmdla.errors import InputError
 
 
 @HOOKS.register_module()

@@ -13,8 +13,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdla.errors import TrainingError
 from mmdla.models.arguments import check_bool
-from mmdla.utils.errors import TrainingError
 
 from .nonfinite import Call, find_in_backward, find_in_forward, format_value, nonfinite_kind
 

@@ -8,8 +8,8 @@ from mmengine.registry import HOOKS
 
 from mmdla.checkpoint.errors import CheckpointError
 from mmdla.checkpoint.whole import find_damage, newest_whole
-from mmdla.utils.config_types import resolve_type
-from mmdla.utils.errors import InputError
+from mmdla.config_types import resolve_type
+from mmdla.errors import InputError
 
 from .atomic_checkpoint import checkpoint_folder
 from .epoch_seed import EpochSeedHook

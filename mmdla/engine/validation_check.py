@@ -19,7 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, ValLoop
 
-from mmdla.utils.errors import InputError, TrainingError
+from mmdla.errors import InputError, TrainingError
 
 
 @HOOKS.register_module()

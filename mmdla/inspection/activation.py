@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..utils.errors import InputError
+from mmdla.errors import InputError
 
 
 @dataclass(frozen=True)

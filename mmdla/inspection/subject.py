@@ -13,10 +13,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from torch import Tensor
 
-from ..utils.errors import InputError
-from ..utils.inputs import PICTURES, SUFFIXES, read_picture
-from ..utils.model import build_model, load_weights, task_of
-from ..utils.pipeline import PicturePipeline
+from mmdla.apis.inputs import PICTURES, SUFFIXES, read_picture
+from mmdla.apis.model import build_model, load_weights, task_of
+from mmdla.apis.pipeline import PicturePipeline
+from mmdla.errors import InputError
+
 from .recorder import find_backbone, make_taps
 
 TOP = 5  # classes that a classifier names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mmdla.utils.complexity import measure
+from mmdla.analysis.complexity import measure
 from mmdla.version import __version__
 
 from .published import neighbours

@@ -7,8 +7,8 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
-from mmdla.utils.data import CIFAR_FOLDERS, COCO_HINT, IMAGENET_HINT, check_data
-from mmdla.utils.errors import InputError
+from mmdla.datasets.data import CIFAR_FOLDERS, COCO_HINT, IMAGENET_HINT, check_data
+from mmdla.errors import InputError
 
 from .tables import LOADERS, Table
 

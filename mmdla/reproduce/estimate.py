@@ -6,8 +6,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmdla.utils.complexity import build_on_meta, measure, run_detector
-from mmdla.utils.memory import saved_bytes
+from mmdla.analysis.complexity import build_on_meta, measure, run_detector
+from mmdla.analysis.memory import saved_bytes
 
 DETECTOR_SIZE = (800, 1344)  # COCO's scale of (1333, 800), padded to multiples of 32
 FLOAT = 4  # bytes

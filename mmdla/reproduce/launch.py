@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdla.utils.errors import InputError
+from mmdla.errors import InputError
 
 from .tables import Row
 

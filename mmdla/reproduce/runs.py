@@ -15,7 +15,7 @@ from typing import IO, Any
 from mmengine.config import Config
 
 from mmdla.checkpoint import find_damage
-from mmdla.utils.errors import InputError
+from mmdla.errors import InputError
 
 from .launch import Plan, command
 from .tables import Table, row_config

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config, DictAction
 
-from mmdla.utils.config import apply_options, set_classification_defaults
-from mmdla.utils.errors import InputError
+from mmdla.engine.config import apply_options, set_classification_defaults
+from mmdla.errors import InputError
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 CIFAR_DEPTHS = (20, 56, 110)

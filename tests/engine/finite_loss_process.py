@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from toy_training import toy_runner
 
-from mmdla.utils.command_line import run
+from mmdla.cli.command_line import run
 
 WRAPPER = dict(type='MMDistributedDataParallel', device_ids=None)  # of CPUs
 

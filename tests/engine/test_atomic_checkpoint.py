@@ -11,7 +11,7 @@ from toy_training import toy_runner
 from mmdla.checkpoint import CheckpointError
 from mmdla.checkpoint.resume import load_training_state
 from mmdla.engine.atomic_checkpoint import AtomicLocalBackend
-from mmdla.utils.errors import TrainingError
+from mmdla.errors import TrainingError
 
 
 def checkpoints(folder) -> list[str]:

@@ -14,7 +14,7 @@ from mmdla.engine.distributed import (
     check_launcher,
     join_cpu_processes,
 )
-from mmdla.utils.errors import InputError
+from mmdla.errors import InputError
 
 
 def free_port() -> int:

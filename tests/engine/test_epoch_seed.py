@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset
 
 from mmdla.engine import epoch_seed
-from mmdla.utils.errors import InputError
+from mmdla.errors import InputError
 
 
 class Numbers(Dataset):

@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 from toy_training import ToyModel, toy_runner
 
-from mmdla.utils.errors import TrainingError
+from mmdla.errors import TrainingError
 
 GUARD = dict(type='FiniteLossHook')
 

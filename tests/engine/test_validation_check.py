@@ -12,7 +12,7 @@ from mmengine.registry import METRICS
 from toy_training import ToyData, ToyModel, toy_runner
 
 from mmdla.engine import ValidationCheckHook
-from mmdla.utils.errors import InputError, TrainingError
+from mmdla.errors import InputError, TrainingError
 
 CHECK = dict(type='ValidationCheckHook')
 SEEN = []

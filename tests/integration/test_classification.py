@@ -30,7 +30,7 @@ def test_trains_and_evaluates(tool, tiny_imagenet, tmp_path):
 
 
 def test_imagenet_not_there(tool, tmp_path, capsys):
-    from mmdla.utils.command_line import run
+    from mmdla.cli.command_line import run
 
     config = tmp_path / 'config.py'
     config.write_text(CONFIG.format(root=str(tmp_path / 'imagenet')))

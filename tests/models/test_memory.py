@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
-from mmdla.utils.memory import saved_bytes
+from mmdla.analysis.memory import saved_bytes
 
 GIB = 2**30
 

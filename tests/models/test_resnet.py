@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmdla import DLAResNet
-from mmdla.utils.memory import saved_bytes
+from mmdla.analysis.memory import saved_bytes
 
 SMALL = dict(depth=18, base_channels=32)
 VARIANTS = [

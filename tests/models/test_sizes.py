@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
-from mmdla.utils.complexity import count_macs
+from mmdla.analysis.complexity import count_macs
 
 IMAGENET = [
     (50, None, {}, 25.557, 4.089),

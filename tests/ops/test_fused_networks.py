@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdla import DLABase, DLALight, DLAResNet
+from mmdla.analysis.memory import saved_bytes
 from mmdla.ops import choice
-from mmdla.utils.memory import saved_bytes
 
 KINDS = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase']
 

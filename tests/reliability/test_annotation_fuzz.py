@@ -14,11 +14,11 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from tally import tally
 
-from mmdla.utils.annotations import Use, check_content
-from mmdla.utils.check_data import check_annotations
-from mmdla.utils.config import check_work_dir
-from mmdla.utils.data_errors import explain_data_errors
-from mmdla.utils.errors import InputError
+from mmdla.datasets.annotations import Use, check_content
+from mmdla.datasets.check_data import check_annotations
+from mmdla.datasets.data_errors import explain_data_errors
+from mmdla.engine.config import check_work_dir
+from mmdla.errors import InputError
 
 ROUNDS = settings.default.max_examples // 3  # 8 in the suite
 LOADERS = ('train_dataloader', 'val_dataloader')

@@ -13,10 +13,10 @@ from mmengine.runner import Runner
 from tally import tally
 
 from mmdla import DLAResNet_CIFAR
+from mmdla.apis.model import load_model
 from mmdla.checkpoint import CheckpointError, load_backbone
 from mmdla.checkpoint.inert import inert_loading
-from mmdla.utils.errors import InputError
-from mmdla.utils.model import load_model
+from mmdla.errors import InputError
 
 ROUNDS = settings.default.max_examples  # 25 in the suite
 ARGS = dict(depth=11, base_channels=4, layer_attention=dict(type='DLABase', head_channels=4, reduction=2))  # fmt: skip
@@ -197,7 +197,7 @@ def classifier(tmp_path_factory):
     path = tmp_path_factory.mktemp('classifier') / 'whole.pth'
     from mmengine.registry import MODELS, DefaultScope
 
-    from mmdla.utils.config import register_host_modules
+    from mmdla.engine.config import register_host_modules
 
     register_host_modules(cfg)
     with DefaultScope.overwrite_default_scope('mmpretrain'):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fixtures import save_random_weights
 
-from mmdla.utils.command_line import run
+from mmdla.cli.command_line import run
 
 
 @pytest.fixture

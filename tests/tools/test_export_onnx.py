@@ -17,8 +17,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 import mmdla
-from mmdla.utils.errors import InputError
-from mmdla.utils.export import Part, export_program
+from mmdla.apis.export import Part, export_program
+from mmdla.errors import InputError
 
 KINDS = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', None]
 CASES = [(1, 97, 131), (3, 97, 131), (1, 64, 64), (3, 64, 64)]  # pictures, height, width
@@ -295,7 +295,7 @@ def test_without_the_packages(cli, save, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('path', ['a.onnx', 'a.pt2'])
 def test_pytorch_that_is_too_old(cli, save, tmp_path, monkeypatch, path):
-    monkeypatch.setattr('mmdla.utils.export.FIRST_TORCH', '99')
+    monkeypatch.setattr('mmdla.apis.export.FIRST_TORCH', '99')
     config, checkpoint, _ = save(backbone_cfg('ECA'))
     code, message = cli('export_onnx', config, checkpoint, tmp_path / path)
     assert code == 2

@@ -5,7 +5,7 @@ import re
 import pytest
 from mmengine.config import Config
 
-from mmdla.utils.complexity import measure_shares
+from mmdla.analysis.complexity import measure_shares
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmpretrain import get_model
 
 from mmdla import DLAResNet, zoo
-from mmdla.utils.complexity import measure
+from mmdla.analysis.complexity import measure
 
 
 def test_is_up_to_date(tool, repo):

@@ -113,7 +113,7 @@ def test_masks(predict, two_stage, tiny_coco):
 
 def test_classifier(predict, classifier, tmp_path):
     """Scores are the softmax of the network for the picture in RGB, as CIFAR's data set reads it."""
-    from mmdla.utils.model import load_model
+    from mmdla.apis.model import load_model
 
     paths = sorted(CIFAR.glob('cifar10_0[0-3]*.png'))
     photo = tmp_path / 'photo.png'  # of another size, in the same batch
@@ -309,7 +309,7 @@ def test_images_that_the_model_cannot_take_are_passed_over(
     predict, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch
 ):
     """The others of their batch are not lost with them."""
-    from mmdla.utils.predict import Predictor
+    from mmdla.apis.predict import Predictor
 
     real = Predictor._predict
 
@@ -331,7 +331,7 @@ def test_images_that_the_model_cannot_take_are_passed_over(
 def test_what_cannot_be_drawn_is_still_predicted(
     predict, small_config, checkpoint, tiny_coco, monkeypatch
 ):
-    from mmdla.utils.predict import Predictor
+    from mmdla.apis.predict import Predictor
 
     def draw(*_):
         raise ValueError('no figure')
@@ -346,7 +346,7 @@ def test_what_cannot_be_drawn_is_still_predicted(
 def test_results_survive_an_interruption(
     predict, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch
 ):
-    from mmdla.utils.predict import Predictor
+    from mmdla.apis.predict import Predictor
 
     real, calls = Predictor._predict, []
 

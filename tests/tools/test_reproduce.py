@@ -254,8 +254,8 @@ def test_damaged_checkpoints_are_left_out(copied, repo, options):
 
 
 def test_folder_in_use(tmp_path):
+    from mmdla.errors import InputError
     from mmdla.reproduce.runs import only_one
-    from mmdla.utils.errors import InputError
 
     with (
         only_one(tmp_path),

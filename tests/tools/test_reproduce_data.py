@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from mmdla.errors import InputError
 from mmdla.reproduce import data, tables
 from mmdla.reproduce.data import check_table_data, count_images
-from mmdla.utils.errors import InputError
 
 PARTS = ('train', 'val', 'test')
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from mmengine.config import Config
 
+from mmdla.engine.config import apply_options
+from mmdla.errors import InputError
 from mmdla.reproduce import plan, published, tables
 from mmdla.reproduce.estimate import Counts, count
 from mmdla.reproduce.launch import Plan, fit_batch
 from mmdla.reproduce.runs import Run
-from mmdla.utils.config import apply_options
-from mmdla.utils.errors import InputError
 
 BASES = dict(coco=16, coco_masks=16, imagenet=256, cifar10=128, cifar100=128)
 RECORDER = '#!/bin/bash\nprintf "%s\\n" "$@"\n'

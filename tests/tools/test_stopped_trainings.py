@@ -14,7 +14,7 @@ from mmdla.engine.options import (
     use_exact_resume,
     use_finite_loss,
 )
-from mmdla.utils.errors import InputError
+from mmdla.errors import InputError
 
 
 def options(*pairs: str) -> list[str]:

@@ -8,7 +8,7 @@ from fixtures import save_random_weights
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from mmdla.utils.model import load_model
+from mmdla.apis.model import load_model
 
 
 def test_writes_predictions_and_pictures(cli, small_run, checkpoint, tmp_path):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from .findings import Findings
+from mmdla.datasets.findings import Findings
 
 EXIF_ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height

@@ -8,8 +8,8 @@ import mmcv
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .export import Part, check_packages
+from mmdla.apis.export import Part, check_packages
+from mmdla.errors import InputError
 
 Runner = Callable[[Tensor], Sequence[Tensor]]
 SIZES = ((224, 256), (193, 321))  # height, width

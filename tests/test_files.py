@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from mmdla.engine.atomic_checkpoint import AtomicLocalBackend
-from mmdla.utils.files import written_whole
+from mmdla.files import written_whole
 
 
 @pytest.fixture

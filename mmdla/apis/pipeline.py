@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from .config_types import type_name
-from .errors import InputError
-from .inputs import UnreadableError
+from mmdla.apis.inputs import UnreadableError
+from mmdla.config_types import type_name
+from mmdla.errors import InputError
 
 NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 

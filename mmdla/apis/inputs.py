@@ -10,7 +10,7 @@ import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import InputError
+from mmdla.errors import InputError
 
 PICTURES = {
     '.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp',

@@ -3,8 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmdla.utils.config import apply_options, check_checkpoint
-from mmdla.utils.errors import InputError
+from mmdla.engine.config import apply_options, check_checkpoint
+from mmdla.errors import InputError
 
 
 @pytest.fixture

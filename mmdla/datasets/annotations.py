@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from .errors import InputError
-from .findings import Findings
+from mmdla.datasets.findings import Findings
+from mmdla.errors import InputError
 
 LARGEST = 1e7  # pixels; more is no coordinate of a picture
 OF_IMAGE = {'id', 'file_name', 'height', 'width'}

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from .config_types import type_name
-from .macs import ATTENTION, MacCounter
+from mmdla.analysis.macs import ATTENTION, MacCounter
+from mmdla.config_types import type_name
 
 PROPOSALS = 1000  # what mmdet's own FLOPs counter gives to the box head ...
 MASK_PROPOSALS = 100  # ... and to the mask head

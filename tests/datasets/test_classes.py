@@ -3,8 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmdla.utils.classes import check_classes
-from mmdla.utils.errors import InputError
+from mmdla.datasets.classes import check_classes
+from mmdla.errors import InputError
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 NAMES = ('a', 'b', 'c')

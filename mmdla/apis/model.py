@@ -9,12 +9,11 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
+from mmdla.apis.pipeline import test_dataset
 from mmdla.checkpoint import read_checkpoint
-
-from .config import check_weights, load_whole_checkpoint, register_host_modules
-from .config_types import resolve_type
-from .errors import InputError
-from .pipeline import test_dataset
+from mmdla.config_types import resolve_type
+from mmdla.engine.config import check_weights, load_whole_checkpoint, register_host_modules
+from mmdla.errors import InputError
 
 TASKS = dict(mmdet='detection', mmpretrain='classification')
 

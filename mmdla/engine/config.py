@@ -15,12 +15,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmdla.checkpoint.check import listed, weight_problems
+from mmdla.checkpoint.inert import inert_loading
+from mmdla.config_types import import_types, infer_scope
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
-
-from ..checkpoint.check import listed, weight_problems
-from ..checkpoint.inert import inert_loading
-from .config_types import import_types, infer_scope
-from .errors import InputError
+from mmdla.errors import InputError
 
 # read from the config by MMEngine or the tools, beside the arguments of Runner
 OTHER_KEYS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmdla.utils.annotations import Use, check_content
+from mmdla.datasets.annotations import Use, check_content
 
 WIDTH, HEIGHT = 40, 30
 CROWD, OUTSIDE = 'crowd regions, ignored', 'outside of their picture, left out'

@@ -12,8 +12,7 @@ from mmengine.dist import barrier, get_rank, is_distributed
 
 from mmdla.checkpoint import CheckpointError
 from mmdla.engine.distributed import LOCAL_RANK
-
-from .errors import InputError
+from mmdla.errors import InputError
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

@@ -7,12 +7,12 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
-from .annotations import Use, check_content, read_json
-from .config import register_host_modules
-from .config_types import resolve_type, type_name
-from .data import data_paths, datasets_of, joined_path
-from .errors import InputError
-from .pictures import check_pictures
+from mmdla.config_types import resolve_type, type_name
+from mmdla.datasets.annotations import Use, check_content, read_json
+from mmdla.datasets.data import data_paths, datasets_of, joined_path
+from mmdla.datasets.images import check_pictures
+from mmdla.engine.config import register_host_modules
+from mmdla.errors import InputError
 
 SECONDS = 5.0  # for the pictures of one annotation file, before a training
 

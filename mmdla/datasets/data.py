@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .config_types import type_name
-from .errors import InputError
+from mmdla.config_types import type_name
+from mmdla.errors import InputError
 
 COCO_HINT = (
     'COCO 2017 is at https://cocodataset.org/#download: train2017.zip, val2017.zip and '

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.resnet.stage import ResStage
+from mmdla.models.resnet.stage import ResStage
 
 ATTENTION = 'layer attention'
 

@@ -11,9 +11,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 
-from .inputs import UnreadableError
-from .model import load_model, task_of
-from .pipeline import PicturePipeline
+from mmdla.apis.inputs import UnreadableError
+from mmdla.apis.model import load_model, task_of
+from mmdla.apis.pipeline import PicturePipeline
 
 VISUALIZER_TYPES = dict(detection='DetLocalVisualizer', classification='UniversalVisualizer')
 TOP = 5  # classes that are listed for a picture

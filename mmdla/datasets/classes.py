@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
-from .config import register_host_modules
-from .config_types import resolve_type, type_name
-from .data import joined_path
-from .errors import InputError
+from mmdla.config_types import resolve_type, type_name
+from mmdla.datasets.data import joined_path
+from mmdla.engine.config import register_host_modules
+from mmdla.errors import InputError
 
 # parts of a model whose classes are not those of the data
 OTHERS = {'backbone', 'neck', 'rpn_head', 'semantic_head', 'language_model', 'reid', 'text_encoder'}

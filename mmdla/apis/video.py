@@ -8,9 +8,9 @@ import cv2
 import mmcv
 import numpy as np
 
-from .errors import InputError
-from .files import written_whole
-from .inputs import UnreadableError
+from mmdla.apis.inputs import UnreadableError
+from mmdla.errors import InputError
+from mmdla.files import written_whole
 
 FOURCC = 'mp4v'  # OpenCV's wheels can write it everywhere
 DEFAULT_FPS = 25.0  # of videos that do not say

@@ -5,8 +5,8 @@ import os
 import pytest
 from mmengine.config import ConfigDict
 
-from mmdla.utils.data import check_data, data_paths
-from mmdla.utils.errors import InputError
+from mmdla.datasets.data import check_data, data_paths
+from mmdla.errors import InputError
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 

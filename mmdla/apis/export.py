@@ -14,9 +14,8 @@ from mmengine.config import Config
 from mmengine.utils import digit_version
 from torch import Tensor, nn
 
+from mmdla.errors import InputError
 from mmdla.version import __version__
-
-from .errors import InputError
 
 PARTS = ('backbone', 'neck', 'model')
 HEAD_OUTPUTS = ('cls_score', 'bbox_pred')

@@ -13,9 +13,9 @@ from urllib.error import URLError
 
 from mmengine.config import Config
 
-from .annotations import read_json
-from .data import DataPath, data_paths, is_inside
-from .errors import InputError
+from mmdla.datasets.annotations import read_json
+from mmdla.datasets.data import DataPath, data_paths, is_inside
+from mmdla.errors import InputError
 
 # what MMCV, Python and NumPy say, also when a worker process said it
 UNREADABLE_PICTURE = re.compile(r'failed to load image: (.+)')

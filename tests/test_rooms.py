@@ -1,0 +1,73 @@
+"""Who may import whom: rooms import from rooms below them, and names that moved still work."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import mmdla
+from mmdla.utils import MOVED
+
+ROOT = Path(mmdla.__file__).parent
+# from the bottom; rooms of one line do not import each other. CONTRIBUTING.md has the picture.
+FLOORS = [
+    ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies'],
+    ['ops'],
+    ['checkpoint'],
+    ['models'],
+    ['engine'],
+    ['datasets'],
+    ['apis'],
+    ['analysis'],
+    ['inspection'],
+    ['reproduce'],
+    ['cli'],
+    ['utils'],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+WITHIN = {'files': ['errors'], '_dependencies': ['_combinations']}
+
+
+def room_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix('.py')
+
+
+def imported_rooms(path):
+    """Rooms that a file imports when it is imported itself, and in its functions."""
+    package = ['mmdla', *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = '.'.join([*base, *([node.module] if node.module else [])])
+            names = [f'{name}.{alias.name}' for alias in node.names] if name == 'mmdla' else [name]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for found in names:
+            parts = found.split('.')
+            if parts[0] == 'mmdla' and len(parts) > 1:
+                yield parts[1]
+
+
+FILES = [p for p in sorted(ROOT.glob('**/*.py')) if p.parent != ROOT or p.name != '__init__.py']
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_imported_from_above(path):
+    room = room_of(path)
+    for other in set(imported_rooms(path)) & FLOOR.keys():
+        allowed = FLOOR[other] < FLOOR[room] or other == room or other in WITHIN.get(room, ())
+        assert allowed, f'{room} imports {other}, which is above it'
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in FILES} - {'.mim'} == set(FLOOR)
+
+
+@pytest.mark.parametrize('old', sorted(MOVED))
+def test_moved_names_are_the_same_module(old):
+    module = importlib.import_module(old)
+    assert module is importlib.import_module(MOVED[old])
+    assert module.__spec__.name == MOVED[old]
