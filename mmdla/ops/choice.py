@@ -108,4 +108,5 @@ def is_observed(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or _has_any_global_hook()
         or 'forward' in module.__dict__
+        or 'parametrizations' in module._modules
     )

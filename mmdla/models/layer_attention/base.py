@@ -125,7 +125,8 @@ class MRLABase(MultiHeadAttention):
         weights = self.weigh(heads, q, state)  # (B, m, C)
         o = heads.o(weighted_sum_reference(weights, state.values))  # (B, C, H, W)
         out = heads.norm(o).relu()  # (B, C, H, W)
-        return x + heads.drop_path(out if heads.scale is None else heads.scale * out), state
+        out = heads.drop_path(out if heads.scale is None else heads.scale * out)
+        return x + out.type_as(x), state  # under autocast parts of it are in float32
 
     def weigh(self, heads: BaseHeads, q: Tensor, state: Earlier) -> Tensor:
         """Return the weights (B, m, C) of the maps as they are kept, for a query (B, C)."""

@@ -72,7 +72,8 @@ class MRLALight(MultiHeadAttention):
         if self.refreshes:
             earlier = earlier + self.extract(shortcut)
         o = a[..., None, None] * heads.value(x) + heads.lambda_ * earlier  # (B, C, H, W)
-        return x + heads.drop_path(heads.norm(heads.o(o))), state
+        out = heads.drop_path(heads.norm(heads.o(o)))  # (B, C, H, W)
+        return x + out.type_as(x), state  # under autocast o is in float32
 
     def weigh(
         self, index: int, y: Tensor, y_shortcut: Tensor | None, state: State | None
