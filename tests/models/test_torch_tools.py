@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -54,7 +54,9 @@ def make(kind, ops='auto', dtype=torch.float64, num_stages=2):
 
 
 def images(*shape, seed=1, dtype=torch.float64):
-    return torch.rand(*(shape or (2, 3, 32, 32)), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return torch.rand(
+        *(shape or (2, 3, 32, 32)), generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
 
 
 def agree(got, expected, tolerance=1e-9):
@@ -63,7 +65,10 @@ def agree(got, expected, tolerance=1e-9):
 
 
 def loss_of(outs):
-    return sum((out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum() for out in outs)
+    return sum(
+        (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum()
+        for out in outs
+    )
 
 
 def gradients(model, x):
@@ -93,7 +98,9 @@ def test_compile_with_gradients(kind, training):
     model, x = make(kind).train(training), images()
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     agree(compiled(x), reference(kind, training)(x))
-    same_gradients(gradients(compiled, x) and _named(model), gradients(reference(kind, training), x))
+    same_gradients(
+        gradients(compiled, x) and _named(model), gradients(reference(kind, training), x)
+    )
 
 
 def _named(model):
@@ -225,7 +232,9 @@ def test_grad_jvp_jacrev(kind, training):
     weights, buffers = dict(model.named_parameters()), dict(model.named_buffers())
 
     def loss(weights, x):
-        return loss_of(functional_call(model, (weights, {k: b.clone() for k, b in buffers.items()}), (x,)))
+        return loss_of(
+            functional_call(model, (weights, {k: b.clone() for k, b in buffers.items()}), (x,))
+        )
 
     fresh = reference(kind, training)
     same_gradients(grad(loss)(weights, x), gradients(fresh, x))
@@ -234,7 +243,9 @@ def test_grad_jvp_jacrev(kind, training):
     direction = images(seed=5)
     (tangent,) = jvp(lambda x: (loss(weights, x),), (x,), (direction,))[1]
     torch.testing.assert_close(tangent, (by_autograd * direction).sum(), rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(jacrev(lambda x: loss(weights, x))(x), by_autograd, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        jacrev(lambda x: loss(weights, x))(x), by_autograd, rtol=1e-8, atol=1e-8
+    )
     with forward_ad.dual_level():
         out = loss_of(model(forward_ad.make_dual(x, direction)))
         got = forward_ad.unpack_dual(out).tangent
@@ -286,7 +297,9 @@ def test_hook_counters(kind):
         for name, module in model.named_modules():
             if not list(module.children()):
                 module.register_forward_hook(
-                    lambda m, args, out, name=name: seen.update({name: seen.get(name, 0) + out.numel()})
+                    lambda m, args, out, name=name: seen.update(
+                        {name: seen.get(name, 0) + out.numel()}
+                    )
                 )
         with torch.no_grad():
             model(images())
@@ -320,7 +333,9 @@ def test_summary_writer(kind, tmp_path):
 
 @EVERY
 @MODES
-@pytest.mark.parametrize('target', ['layer2', 'layer2.1', 'layer2.1.relu', 'layer2.1.conv2', 'layer2.attention'])
+@pytest.mark.parametrize(
+    'target', ['layer2', 'layer2.1', 'layer2.1.relu', 'layer2.1.conv2', 'layer2.attention']
+)
 def test_grad_cam(kind, training, target):
     """The activation and its gradient, by a forward hook and a hook on its output."""
     if kind is None and target.endswith('attention'):
