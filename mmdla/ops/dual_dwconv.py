@@ -160,7 +160,7 @@ def _bn_backward_reference(g, x, s, kx, ks, weight, keep, mean, var, eps) -> tup
     var, mean = torch.var_mean(o, (0, 2, 3), unbiased=False)  # anew, since they depend on x and s
     g = g.to(o.dtype)
     count = x.numel() // x.shape[1]
-    rstd = (var + eps).rsqrt()
+    rstd, keep = (var + eps).rsqrt(), _kept(x, keep)
     norm = BatchNormBackward(g.sum((2, 3)), (g * o).sum((2, 3)), keep, weight, mean, rstd, count)
     alpha, beta, gamma = (v[..., None, None] for v in (norm.alpha, norm.beta, norm.gamma))
     dx, ds, dkx, dks, _ = _backward_reference(alpha * g + beta * o + gamma, x, s, kx, ks)

@@ -104,7 +104,7 @@ def _channel_conv(y: Tensor, weight: Tensor) -> Tensor:
 
 def _gate(n: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     """``a`` of every head, (B, heads), and q, k (B, heads, width)."""
-    q, k = (_channel_conv(n.y, w).unflatten(-1, (-1, n.head_channels)) for w in (n.query, n.key))
+    q, k = (_channel_conv(n.y, w).reshape(len(n.y), -1, n.head_channels) for w in (n.query, n.key))
     return ((q * k).sum(-1) / math.sqrt(n.head_channels)).sigmoid(), q, k
 
 
@@ -201,9 +201,9 @@ def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
         dkx, dks = by * dkx, by * dks
     dvalue = (a * dkx).sum(0).view_as(n.value)
     dlambda = (dks * refreshed).sum((0, 2)).view_as(n.lambda_)
-    da = (dkx * value).sum(-1).unflatten(-1, (-1, n.head_channels)).sum(-1)  # (B, heads)
+    da = (dkx * value).sum(-1).reshape(len(n.y), -1, n.head_channels).sum(-1)  # (B, heads)
     of_heads = da * heads * (1 - heads) / math.sqrt(n.head_channels)
-    dq, dk = ((of_heads.unsqueeze(-1) * v).flatten(-2) for v in (k, q))  # 2 x (B, C)
+    dq, dk = ((of_heads.unsqueeze(-1) * v).reshape(n.y.shape) for v in (k, q))  # 2 x (B, C)
     dy = _channel_conv(dq, n.query.flip(-1)) + _channel_conv(dk, n.key.flip(-1))
     dweights = [_channel_correlation(g, n.y, w) for g, w in ((dq, n.query), (dk, n.key))]
     if unit is None:
@@ -250,9 +250,10 @@ def _unit_backward(n: Inputs, unit, dd, dh, dc, du):
     gates = torch.stack((g1, g2))  # (2, B, 3C)
     dz1 = (gates @ w2y) * (unit['z1'] > 0)  # (2, B, C // r)
     of_y, of_shortcut = (dz1 @ w1y).unbind(0)
-    rows, inputs = dz1.flatten(0, 1), torch.cat((n.y, n.y_shortcut))
+    rows, inputs = dz1.reshape(-1, dz1.shape[-1]), torch.cat((n.y, n.y_shortcut))
     dw1y, db1y = rows.T @ inputs, rows.sum(0)
-    dw2y, db2y = gates.flatten(0, 1).T @ unit['z1'].flatten(0, 1), gates.sum((0, 1))
+    columns, z1 = gates.reshape(-1, gates.shape[-1]).T, unit['z1'].reshape(-1, dz1.shape[-1])
+    dw2y, db2y = columns @ z1, gates.sum((0, 1))
     of_u, of_c = none if n.u is None else g1, none if n.c is None else of_c
     return of_y, of_shortcut, of_u, of_c, (dw1y, db1y, dw2y, db2y, dw1h, db1h, dw2h, db2h)
 
@@ -271,7 +272,8 @@ def _backward_reference(*args) -> list[Tensor]:
 
 def _backward_fake(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
     n = Inputs(*args)
-    inputs = [*n[:9], *(n.dsu or [None] * 8), *(n.norm[:2] or [None] * 2)]
+    of_unit = (None,) * 3 if n.extract is None else n[1:4]  # as many as there really are
+    inputs = [n.y, *of_unit, *n[4:9], *(n.dsu or [None] * 8), *(n.norm[:2] or [None] * 2)]
     return [n.y.new_empty(0) if v is None else torch.empty_like(v) for v in inputs]
 
 

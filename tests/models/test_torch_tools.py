@@ -92,15 +92,15 @@ def reference(kind, training=False):
 
 
 @EVERY
-@MODES
-def test_compile_with_gradients(kind, training):
+def test_compile_with_gradients(kind):
     torch._dynamo.reset()
-    model, x = make(kind).train(training), images()
-    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
-    agree(compiled(x), reference(kind, training)(x))
-    same_gradients(
-        gradients(compiled, x) and _named(model), gradients(reference(kind, training), x)
-    )
+    model, plain = (make(kind, ops, num_stages=1).train() for ops in ('auto', 'reference'))
+    compiled, x = torch.compile(model, fullgraph=True, backend='aot_eager'), images()
+    outs, expected = compiled(x), plain(x)
+    agree(outs, expected)
+    for each in (outs, expected):
+        loss_of(each).backward()
+    same_gradients(_named(model), _named(plain))
 
 
 def _named(model):
@@ -118,9 +118,11 @@ def test_fused_operations_are_in_the_graph(kind, grad_mode):
         return graph.forward
 
     with torch.set_grad_enabled(grad_mode):
-        torch.compile(make(kind).train(grad_mode), fullgraph=True, backend=backend)(images())
+        torch.compile(make(kind, num_stages=1).train(grad_mode), fullgraph=True, backend=backend)(
+            images()
+        )
     (graph,) = graphs
-    assert sum('mmdla' in str(node.target) for node in graph.graph.nodes) >= 4  # of four blocks
+    assert sum('mmdla' in str(node.target) for node in graph.graph.nodes) >= 2  # of two blocks
 
 
 def test_inductor():
@@ -446,7 +448,8 @@ def test_norms_unlike_the_default(kind, training, change):
 
 @EVERY
 def test_onnx_11(kind):
-    onnxruntime = pytest.importorskip('onnxruntime')
+    import onnxruntime
+
     model, x = make(kind, dtype=torch.float32).eval(), images(dtype=torch.float32)
     file = io.BytesIO()
     torch.onnx.export(model, (x,), file, opset_version=11, dynamo=False, input_names=['x'])
