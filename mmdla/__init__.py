@@ -9,11 +9,14 @@ from .version import __version__
 
 check_dependencies()
 
-from .deploy import fold_for_inference  # noqa: E402 - after the check, which says what to install
+from ._hosts import find_installed_hosts  # noqa: E402 - after the check, which says what to install
+from .deploy import fold_for_inference  # noqa: E402
 from .engine import AtomicCheckpointHook, EpochSeedHook, FiniteLossHook  # noqa: E402
 from .inspection import LayerAttentionHook, record  # noqa: E402
 from .models import *  # noqa: E402, F403
 from .models import __all__ as _models  # noqa: E402
+
+find_installed_hosts()
 
 __all__ = [
     'AtomicCheckpointHook',
