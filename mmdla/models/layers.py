@@ -87,14 +87,18 @@ def check_layer_type(
 
 
 def _takes_maps(layer: nn.Module, channels: int) -> bool:
-    shape, mode = (1, channels, 2, 3), layer.training
+    shape, mode, eps = (1, channels, 2, 3), layer.training, getattr(layer, 'eps', None)
     try:
+        if eps == 0:  # PyTorch's functions may refuse it, which is not the question here
+            layer.eps = 1e-5
         with torch.no_grad():
             return layer.eval()(torch.zeros(shape)).shape == shape
     except (RuntimeError, ValueError):
         return False
     finally:
         layer.train(mode)
+        if eps == 0:
+            layer.eps = eps
 
 
 def build_plugin(cfg: dict, **kwargs: Any) -> tuple[str, nn.Module]:

@@ -114,10 +114,17 @@ def compare(scope: str, written: dict) -> None:
     ours.load_state_dict(to_our_names(host.state_dict(), ours.avg_down), strict=True)
     host.eval()  # returns None in MMDetection
     ours.eval()
-    size = (96, 128) if args.get('dcn') else (64, 96)  # no map smaller than a DCN's kernel
+    size = (96, 128) if args.get('dcn') else (32, 64)  # no map smaller than a DCN's kernel
     x = torch.randn(1, 3, *size)
     with torch.no_grad():
-        expected, got = host(x), ours(x)
+        try:
+            expected = host(x)
+        except ValueError as error:  # PyTorch's to eps=0, from 2.10 on
+            assert args['norm_cfg']['eps'] == 0
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                ours(x)
+            return
+        got = ours(x)
     assert len(expected) == len(got) > 0
     for a, b in zip(expected, got, strict=True):
         assert a.isfinite().all() and a.shape == b.shape and torch.equal(a, b)
