@@ -1,6 +1,8 @@
 # DeepLabV3+ with a DLA-L ResNet-50: Cityscapes, 80k iterations, 4 GPUs with 2 images each.
-_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py'
-custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
+_base_ = [
+    '_base_/mmdla.py',
+    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+]
 
 # ResNetV1c, as in the base. It starts as the ResNet whose weights it loads.
 model = dict(

@@ -1,6 +1,8 @@
 # DeepLabV3+ with a DLA-L ResNet-50: ADE20K, 160k iterations, 4 GPUs with 4 images each.
-_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512.py'
-custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
+_base_ = [
+    '_base_/mmdla.py',
+    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512.py',
+]
 
 # ResNetV1c, as in the base. It starts as the ResNet whose weights it loads.
 model = dict(

@@ -9,7 +9,8 @@ from .version import __version__
 
 check_dependencies()
 
-from .apis.fold import fold_for_inference  # noqa: E402 - after the check, which says what to install
+from ._hosts import find_installed_hosts  # noqa: E402 - after the check, which says what to install
+from .apis.fold import fold_for_inference  # noqa: E402
 from .engine import AtomicCheckpointHook, EpochSeedHook, FiniteLossHook  # noqa: E402
 from .inspection import LayerAttentionHook, record  # noqa: E402
 from .models import *  # noqa: E402, F403
@@ -17,6 +18,8 @@ from .models import __all__ as _models  # noqa: E402
 from .utils import find_moved_modules  # noqa: E402
 
 find_moved_modules()
+
+find_installed_hosts()
 
 __all__ = [
     'AtomicCheckpointHook',

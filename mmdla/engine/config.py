@@ -1,6 +1,7 @@
 """From a config file and command-line options to a runner."""
 
 import difflib
+import importlib
 import inspect
 import os
 import textwrap
@@ -35,6 +36,8 @@ OTHER_KEYS = {
     'tta_model',
     'tta_pipeline',
 }
+
+HOSTS = ('mmdet', 'mmpretrain', 'mmseg', 'mmrotate', 'mmpose')
 
 
 def read_config(config: str, options: dict | None = None) -> Config:
@@ -117,16 +120,13 @@ def register_host_modules(cfg: Config) -> None:
         InputError: It is not installed.
     """
     scope = cfg.get('default_scope')
+    if scope not in HOSTS:
+        return
     try:
+        utils = importlib.import_module(f'{scope}.utils')
         if scope == 'mmdet':
-            from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
-
-            setup_cache_size_limit_of_dynamo()
-            register_all_modules(init_default_scope=False)
-        elif scope == 'mmpretrain':
-            from mmpretrain.utils import register_all_modules
-
-            register_all_modules(init_default_scope=False)
+            utils.setup_cache_size_limit_of_dynamo()
+        utils.register_all_modules(init_default_scope=False)
     except ImportError as error:
         raise InputError(f'the config needs {scope}, which cannot be imported: {error}') from error
 

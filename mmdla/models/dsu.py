@@ -5,10 +5,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from .arguments import check_bool, check_choice, check_init_cfg, check_int
+from .register import register_yielding
 
 State = tuple[Tensor, ...]  # (h, c), and what they give to the gates if it is known
 
 
+@register_yielding
 class DSU(BaseModule):
     r"""Dynamic Sharing Unit (DLA, IJCAI 2024).
 
@@ -39,7 +41,8 @@ class DSU(BaseModule):
 
     Example:
         >>> import torch
-        >>>         >>> import mmdla
+        >>> from mmengine.registry import MODELS
+        >>> import mmdla
         >>> dsu = MODELS.build(dict(type='DSU', channels=256, reduction=16))
         >>> y = torch.rand(2, 256)
         >>> h, c = dsu(y)  # from the zero state

@@ -30,7 +30,8 @@ def build_conv(cfg: dict | None, *args: Any, name: str = 'conv_cfg', **kwargs: A
         TypeError: The layer does not take an argument of ``cfg``.
         ValueError: There is no such layer, or it takes other maps.
     """
-    check_layer_type(name, cfg, _ConvNd)
+    # MMCV takes the older name of deform_groups too, with a warning
+    check_layer_type(name, cfg, _ConvNd, also=('deformable_groups',))
     with errors_named(name):
         layer = build_conv_layer(cfg, *args, **kwargs)
     if isinstance(layer, CONV_OF_OTHER_MAPS):
@@ -86,14 +87,18 @@ def check_layer_type(
 
 
 def _takes_maps(layer: nn.Module, channels: int) -> bool:
-    shape, mode = (1, channels, 2, 3), layer.training
+    shape, mode, eps = (1, channels, 2, 3), layer.training, getattr(layer, 'eps', None)
     try:
+        if eps == 0:  # PyTorch's functions may refuse it, which is not the question here
+            layer.eps = 1e-5
         with torch.no_grad():
             return layer.eval()(torch.zeros(shape)).shape == shape
     except (RuntimeError, ValueError):
         return False
     finally:
         layer.train(mode)
+        if eps == 0:
+            layer.eps = eps
 
 
 def build_plugin(cfg: dict, **kwargs: Any) -> tuple[str, nn.Module]:
@@ -114,7 +119,7 @@ def check_norm_cfg(cfg: Any) -> dict:
     for key in ('requires_grad', 'affine', 'track_running_stats'):
         if key in cfg:
             cfg[key] = check_bool(f'norm_cfg: {key}', cfg[key])
-    allowed = dict(eps=lambda v: v > 0, momentum=lambda v: 0 <= v <= 1)
+    allowed = dict(eps=lambda v: v >= 0, momentum=lambda v: 0 <= v <= 1)
     for key, is_allowed in allowed.items():
         value = cfg.get(key)
         if key not in cfg or (key == 'momentum' and value is None):
@@ -122,6 +127,6 @@ def check_norm_cfg(cfg: Any) -> dict:
         if not is_number(value):
             raise TypeError(f'norm_cfg: {key} must be a number, got {describe(value)}')
         if not is_allowed(value):
-            limits = '> 0' if key == 'eps' else 'in [0, 1]'
+            limits = '>= 0' if key == 'eps' else 'in [0, 1]'
             raise ValueError(f'norm_cfg: {key} must be {limits}, got {value}')
     return cfg

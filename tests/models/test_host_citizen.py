@@ -1,11 +1,15 @@
 """What configs and code for the host's ResNet do, with ours."""
 
+from contextlib import contextmanager
+
 import pytest
+from mmdet.registry import MODELS as HOST_MODELS
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models.backbones import ResNet
 from torch import nn
 
-from mmdla import SE, DLAResNet
+from mmdla import DSU, ECA, SE, DLAResNet
+from mmdla.models.register import register_yielding
 
 TINY = dict(depth=50, base_channels=8)
 FROZEN = dict(type='BN', requires_grad=False)
@@ -40,13 +44,59 @@ def test_layer_depths_are_the_hosts(depth):
 
 def test_names_do_not_collide():
     other = type('SE', (nn.Module,), {})
-    MODELS.register_module(name='SE', module=other)
-    try:
+    with kept_registry(MODELS):
+        MODELS.register_module(name='SE', module=other)
+        assert type(MODELS.build(dict(type='SE'))) is other
         for kind in ('SE', 'mmdla.SE', SE):
             model = DLAResNet(**TINY, layer_attention=dict(type=kind, reduction=2))
             assert isinstance(model.layer1.attention, SE)
+
+
+@contextmanager
+def kept_registry(registry):
+    """The registry as it is now, afterwards too."""
+    before = dict(registry.module_dict)
+    try:
+        yield
     finally:
-        MODELS.module_dict.pop('SE')
+        registry.module_dict.clear()
+        registry.module_dict.update(before)
+
+
+@pytest.mark.parametrize('cls', [DSU, SE, ECA])
+def test_common_names_are_registered_until_somebody_takes_them(cls):
+    args = dict(channels=16) if cls is DSU else dict(channels=16, num_blocks=2)
+    name = cls.__name__
+    assert type(MODELS.build(dict(type=name, **args))) is cls
+    with kept_registry(HOST_MODELS), DefaultScope.overwrite_default_scope('mmdet'):
+        assert type(MODELS.build(dict(type=name, **args))) is cls
+        of_host = HOST_MODELS.register_module(name=name, module=type(name, (nn.Module,), {}))
+        assert type(MODELS.build(dict(type=name))) is of_host
+    for take in (
+        lambda user: MODELS.register_module(name=name, module=user),
+        lambda user: MODELS.register_module()(user),
+        lambda user: MODELS.register_module(name=['Another', name])(user),
+        lambda user: MODELS.register_module(force=True)(user),
+    ):
+        user = type(name, (nn.Module,), {})
+        with kept_registry(MODELS):
+            take(user)
+            assert type(MODELS.build(dict(type=name))) is user
+            with pytest.raises(KeyError, match='already registered'):  # the second stranger
+                MODELS.register_module(name=name, module=type(name, (nn.Module,), {}))
+    with pytest.raises(KeyError, match='already registered'):
+        MODELS.register_module(module=cls)
+
+
+def test_names_taken_before_stay():
+    class Common(nn.Module):
+        pass
+
+    ours = type('Common', (nn.Module,), {})
+    with kept_registry(MODELS):
+        MODELS.register_module(module=Common)
+        assert register_yielding(ours) is ours
+        assert type(MODELS.build(dict(type='Common'))) is Common
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmrotate', 'mmyolo'])

@@ -20,7 +20,7 @@ def integers_below(least: int) -> list:
 WRONG_CFGS = [0, 1, '', 'BN', [], (), {}, True, NAN, object(), {'typ': 'BN'}, {'type': None},
               {'type': ''}, {'type': 3}, {'type': 'NoSuchThing'}, {'type': 'no.such.thing'},
               {'type': 'BN', 'extra': 1}, {'type': 'BN', 'eps': NAN}, {'type': 'Linear'}]  # fmt: skip
-WRONG_NORMS = [{'type': 'BN', 'eps': 0}, {'type': 'BN', 'eps': -1e-5}, {'type': 'BN', 'eps': 'x'},
+WRONG_NORMS = [{'type': 'BN', 'eps': -1e-5}, {'type': 'BN', 'eps': 'x'},
                {'type': 'BN', 'momentum': 2}, {'type': 'BN', 'momentum': '1'},
                {'type': 'BN', 'requires_grad': 1}, {'type': 'BN', 'affine': 'no'},
                {'type': 'BN1d'}, {'type': 'BN3d'}, {'type': 'IN1d'}, {'type': 'GN'},
@@ -91,6 +91,8 @@ WRONG_IN_BACKBONE = {
                 [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'position': 'after_conv1', 'stage': 1}],
                 [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'position': 'after_conv1', 'stages': ()}],
                 [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'position': 'after_conv1', 'stages': (1, 1, 1, 1)}]],
+    'multi_grid': [*NOT_SEQUENCES, *integers_below(1), (1,), (0, 1), (1, 1.0), (1,) * 9],
+    'contract_dilation': [*NOT_BOOLS, None],
     'with_cp': [*NOT_BOOLS, None],
     'zero_init_residual': [*NOT_BOOLS, None],
     'drop_path_rate': [1, 1.0, -0.1, 2, NAN, INF, -INF, '0.1', None, True, [0.1]],
@@ -115,6 +117,7 @@ WRONG_IN_DSU = {
     'no_such_argument': [None, 1],
 }
 
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 NORMS = [None, {'type': 'BN'}, {'type': 'BN', 'requires_grad': False}, {'type': 'BN', 'eps': 1e-3, 'momentum': None},
          {'type': 'BN', 'affine': False}, {'type': 'BN', 'track_running_stats': False},
          {'type': 'GN', 'num_groups': 2}, {'type': 'IN'}, {'type': 'SyncBN'}]  # fmt: skip
@@ -169,6 +172,10 @@ def backbones(draw, cifar: bool = False) -> dict:
         args['num_stages'] = stages
         args['strides'] = tuple(draw(st.sampled_from([1, 2, 3])) for _ in range(stages))
         args['dilations'] = [draw(st.sampled_from([1, 1, 2, 3])) for _ in range(stages)]
+    sometimes('contract_dilation', [True, False])
+    if draw(flip):
+        last = blocks if cifar else BLOCKS[args['depth']][stages - 1]
+        args['multi_grid'] = [draw(st.sampled_from([1, 2, 3])) for _ in range(last)]
     sometimes('in_channels', [1, 3, 4])
     sometimes('stem_channels', [4, 8, 12, None])
     if draw(flip):

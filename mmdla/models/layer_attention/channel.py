@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 
 from ..arguments import check_int
+from ..layers import build_norm
+from ..register import register_yielding
 from .heads import channel_conv, pool
 from .interface import LayerAttention
 
@@ -12,11 +14,16 @@ class ChannelAttention(LayerAttention):
 
     blocks: nn.ModuleList
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        build_norm(self.norm_cfg, self.channels)  # not used, but a wrong one is refused
+
     def recalibrate(self, index, residual, state):
         scale = self.blocks[index](pool(residual)).sigmoid()  # (B, C)
         return residual * scale[..., None, None], state
 
 
+@register_yielding
 class SE(ChannelAttention):
     r"""Squeeze-and-excitation (CVPR 2018): :math:`r_l \odot \sigma(W_2 \mathrm{ReLU}(W_1 y))`.
 
@@ -44,6 +51,7 @@ class SE(ChannelAttention):
         )
 
 
+@register_yielding
 class ECA(ChannelAttention):
     r"""Efficient channel attention (CVPR 2020): :math:`r_l \odot \sigma(\mathrm{Conv1d}(y))`.
 

@@ -3,6 +3,7 @@
 from mmengine.registry import MODELS
 
 from ..dsu import DSU
+from ..layers import build_norm
 from .heads import pool
 from .interface import LayerAttention
 
@@ -26,6 +27,7 @@ class DIALSTM(LayerAttention):
 
     def __init__(self, channels: int, num_blocks: int, reduction: int = 4, **kwargs) -> None:
         super().__init__(channels, num_blocks, **kwargs)
+        build_norm(self.norm_cfg, self.channels)  # not used, but a wrong one is refused
         self.dsu = DSU(channels, reduction, output_gate=True)
 
     def recalibrate(self, index, residual, state):
