@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
+from mmdla_command.configs import find_config, suggest
 
 from ..checkpoint.check import listed, weight_problems
 from ..checkpoint.inert import inert_loading
@@ -40,12 +41,17 @@ OTHER_KEYS = {
 def read_config(config: str, options: dict | None = None) -> Config:
     """Read a config file and merge ``--cfg-options`` into it.
 
+    Args:
+        config (str): Path of the file, or the name of a shipped config.
+        options (dict, optional): Settings to override, by dotted names.
+
     Raises:
         InputError: The file is not there, or an option names nothing.
     """
-    path = Path(config)
+    path = find_config(config)
     if not path.is_file():
-        raise InputError(f'no config file {path} (in {Path.cwd()}){_similar_file(path)}')
+        hint = _similar_file(path) or suggest(config)
+        raise InputError(f'no config file {path} (in {Path.cwd()}){hint}')
     try:
         cfg = Config.fromfile(path)
     except ImportError as error:

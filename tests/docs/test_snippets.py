@@ -226,9 +226,9 @@ def check_command(words: list[str], parse) -> None:
     elif name == 'pytest':
         assert all((REPO / arg).exists() for arg in argv if '-' not in arg), words
     elif name == 'pip':
-        extras = load(REPO / 'setup.py').EXTRAS
-        asked = re.findall(r'mmdla\[(\w+)\]', ' '.join(argv))
-        assert argv == ['install', '-e', '.'] or (asked and set(asked) <= set(extras)), words
+        assert argv[0] == 'install', words
+        extras = re.findall(r'^(\w+) = \[$', (REPO / 'pyproject.toml').read_text(), re.M)
+        assert set(re.findall(r'(?:\.|whl|git)\[(\w+)\]', ' '.join(argv))) <= set(extras), words
     else:
         assert name in PLAIN_COMMANDS, words
 
