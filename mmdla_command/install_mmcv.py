@@ -48,11 +48,12 @@ def build_for(installed: dict[str, str], version: str | None = None) -> mmcv_whe
         )
     if 'torch' not in installed:
         raise MissingError('PyTorch has to be installed first: mmcv is compiled against it')
-    (family, distribution), requirements = families[0], None
+    requirements: Path | None = None
+    family, distribution = families[0]
     tested = home() / 'requirements' / f'{family}-mmcv.txt'
-    pin = re.search(rf'^{distribution}==([^\s;]+)', tested.read_text(), re.M)[1]
-    if version in (None, pin):
-        version, requirements = pin, tested
+    pins = re.findall(rf'^{distribution}==([^\s;]+)', tested.read_text(), re.M)
+    if version is None or version in pins:
+        version, requirements = pins[0], tested
     return mmcv_wheel.Build(
         distribution, version, installed['torch'], requirements, COMPILE_TIME, sys.prefix
     )

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.machinery import SourceFileLoader
 from typing import NamedTuple
 
 from .files import home
@@ -100,9 +101,11 @@ def _run_script(name: str, file: str, argv: list[str]) -> int:
 
     path = home() / 'tools' / file
     module_name = f'mmdla_tools_{path.stem}'
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = SourceFileLoader(module_name, str(path))
+    spec = importlib.util.spec_from_loader(module_name, loader, is_package=False)
+    assert spec is not None  # there is a loader
     module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     before = sys.argv[0]
     sys.argv[0] = f'mmdla {name}'  # what argparse calls the program
     try:

@@ -134,7 +134,8 @@ def why_not_importable(build: Build, python: Path, wheel: Path) -> str:
 
 def _version_info(python: Path) -> tuple[int, int]:
     code = 'import sys; print(*sys.version_info[:2])'
-    return tuple(map(int, subprocess.check_output([str(python), '-c', code], text=True).split()))
+    major, minor = subprocess.check_output([str(python), '-c', code], text=True).split()
+    return int(major), int(minor)
 
 
 def _build(build: Build, python: Path, target: Path) -> Path:

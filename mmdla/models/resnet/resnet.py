@@ -21,12 +21,13 @@ from ..layer_attention import build_layer_attention
 from ..layers import build_conv, build_norm, check_norm_cfg
 from . import options
 from .blocks import BasicBlock, Bottleneck
+from .feature_info import FeatureInfoMixin
 from .host import default_norm_eval, default_stem_channels
 from .stage import ResStage
 
 
 @MODELS.register_module()
-class DLAResNet(BaseModule):
+class DLAResNet(FeatureInfoMixin, BaseModule):
     """ResNet whose blocks attend to the earlier blocks of their stage.
 
     Takes the arguments of MMDetection's and MMPretrain's ``ResNet``, ``ResNeXt`` and
