@@ -21,6 +21,7 @@ from mmdla_command.mmcv_wheel import Build  # noqa: E402
 REQUIREMENTS = ROOT / 'requirements'
 BUILD = 'build'  # what installs the rest, and builds packages that have no wheel
 MAINTENANCE = 'maintain'  # what makes and audits the locks
+DOCS = 'docs'  # what builds the site
 
 
 class PinError(RuntimeError):
