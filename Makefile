@@ -6,7 +6,7 @@ ifneq ($(MMDLA_CUDA),1)
 export CUDA_VISIBLE_DEVICES :=
 endif
 
-.PHONY: help setup demo report test lint format clean setup-openmmlab test-openmmlab lock audit
+.PHONY: help setup demo report test lint format docs clean setup-openmmlab test-openmmlab lock audit
 
 help:
 	@echo 'make demo    set up, train a DLA Faster R-CNN on photographs, show what it finds'
@@ -14,9 +14,10 @@ help:
 	@echo 'make test    set up, lint, run every test'
 	@echo 'make setup   only prepare .venv (the pinned stack of requirements/onedl.txt)'
 	@echo 'make test-openmmlab   the tests on the upstream stack, in .venv-openmmlab'
-	@echo 'make lint    check style;  make format  correct it'
+	@echo 'make lint    check style and types;  make format  correct the style'
+	@echo 'make docs    build the site of docs/ in site/'
 	@echo 'With MMDLA_CUDA=1 mmcv is compiled for the GPU too, which needs nvcc'
-	@echo 'make lock    pin what requirements/*.in ask for, with hashes;  make audit  known holes in it'
+	@echo 'make lock    pin what requirements/*.in ask for, with hashes;  make audit  known vulnerabilities in it'
 	@echo 'make clean   remove the environments and work_dirs; the built mmcv stays in the cache'
 
 setup:
@@ -34,6 +35,7 @@ test: lint
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
 
 format: setup
 	@$(VENV_PYTHON) -m ruff check --fix .
@@ -45,11 +47,14 @@ setup-openmmlab:
 test-openmmlab: setup-openmmlab
 	@.venv-openmmlab/bin/python -m pytest -n auto --dist loadfile
 
-# Tools of the maintainer, in an environment of their own.
-.venv-maintain/made: requirements/maintain.txt
-	@$(PYTHON) -m venv --clear .venv-maintain
-	@.venv-maintain/bin/pip install --quiet --require-hashes -r requirements/maintain.txt
+# Tools of the maintainer and the site's builder, in environments of their own.
+.venv-maintain/made .venv-docs/made: .venv-%/made: requirements/%.txt
+	@$(PYTHON) -m venv --clear .venv-$*
+	@.venv-$*/bin/pip install --quiet --require-hashes -r requirements/$*.txt
 	@touch $@
+
+docs: .venv-docs/made
+	@.venv-docs/bin/mkdocs build --strict --quiet
 
 lock: .venv-maintain/made
 	@.venv-maintain/bin/python tools/setup/lock.py $(LOCK_OPTIONS)
@@ -58,4 +63,4 @@ audit: .venv-maintain/made
 	@.venv-maintain/bin/python tools/setup/audit.py
 
 clean:
-	rm -rf .venv .venv-openmmlab .venv-maintain work_dirs
+	rm -rf .venv .venv-openmmlab .venv-maintain .venv-docs work_dirs site

@@ -1,39 +1,14 @@
-"""Packaging of mmdla.
-
-Nothing is in ``install_requires``: the two OpenMMLab families share their import names, so naming
-one would overwrite the other, and PyTorch is for the user to choose. The extras name them.
-"""
+"""Packaging of mmdla: what ``pyproject.toml`` cannot say, the files for ``mim`` and ``mmdla``."""
 
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-MIM_FILES = ('configs', 'tools', 'model-index.yml')  # what `mim` looks for in mmdla/.mim
-EXTRAS = {
-    'onedl': [
-        'torch==2.11.0',
-        'torchvision==0.26.0',
-        'onedl-mmengine==0.10.12',
-        'onedl-mmcv==2.3.6',
-        'onedl-mmdetection==3.5.1',
-        'onedl-mmpretrain==1.3.6',
-    ],
-    'openmmlab': [
-        'torch==2.4.1',
-        'torchvision==0.19.1',
-        'numpy<2',
-        'setuptools<82',
-        'mmengine==0.10.7',
-        'mmcv==2.1.0',
-        'mmdet==3.3.0',
-        'mmpretrain==1.2.0',
-    ],
-    'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
-    'test': ['pytest', 'pytest-xdist', 'ruff', 'hypothesis'],
-}
+# what `mim` and the command `mmdla` look for in mmdla/.mim
+MIM_FILES = ('configs', 'tools', 'requirements', 'model-index.yml')
 
 
 class BuildWithMim(build_py):
@@ -67,20 +42,4 @@ def put_mim_files(folder: Path, link: bool) -> None:
 
 
 if __name__ == '__main__':
-    version: dict[str, str] = {}
-    exec((ROOT / 'mmdla' / 'version.py').read_text(), version)
-    readme = ROOT / 'README.md'
-    setup(
-        name='mmdla',
-        version=version['__version__'],
-        description='Layer attention for OpenMMLab: DLA-ResNet for MMDetection and MMPretrain',
-        long_description=readme.read_text() if readme.exists() else '',
-        long_description_content_type='text/markdown',
-        license='Apache-2.0',
-        python_requires='>=3.10',
-        packages=find_packages(include=('mmdla', 'mmdla.*')),
-        package_data={'mmdla.ops': ['csrc/*']},
-        extras_require=EXTRAS,
-        cmdclass={'build_py': BuildWithMim},
-        zip_safe=False,
-    )
+    setup(cmdclass={'build_py': BuildWithMim})

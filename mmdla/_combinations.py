@@ -7,6 +7,8 @@ be imported is named all the same.
 import re
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 # Distributions that bring the same import name, and so write over each other's files.
 SAME_NAME = {
@@ -15,6 +17,12 @@ SAME_NAME = {
     'mmdet': ('mmdet', 'onedl-mmdetection'),
     'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
 }
+DETECTORS = {'mmdet', 'onedl-mmdetection'}
+LITE = {'mmcv-lite', 'onedl-mmcv-lite'}
+WITHOUT_OPERATIONS = (
+    'mmcv was built without its operations, which detectors need: `import mmdet.models` fails. '
+    '`mmdla install-mmcv` compiles and installs one that has them.'
+)
 OTHERS = ('torch', 'numpy', 'setuptools')
 TESTED = 'The table "Versions" of the README names combinations that were tested.'
 
@@ -33,9 +41,18 @@ def check_combinations() -> None:
     installed = {name: found for name in sorted(names) if (found := installed_version(name))}
     errors, notes = find_troubles(installed)
     if errors:
-        raise ImportError('\n'.join((*errors, TESTED)))
+        raise ImportError('\n'.join((*errors, TESTED)), name='mmdla')
     for note in notes:
         warnings.warn(f'{note}\n{TESTED}', CombinationWarning, stacklevel=3)
+    if DETECTORS & installed.keys() and not LITE & installed.keys() and not has_operations():
+        warnings.warn(WITHOUT_OPERATIONS, CombinationWarning, stacklevel=3)
+
+
+def has_operations() -> bool:
+    """Whether the mmcv that would be imported has its compiled operations; True without mmcv."""
+    spec = find_spec('mmcv')
+    folders = spec.submodule_search_locations if spec else None
+    return not folders or any(any(Path(folder).glob('_ext*')) for folder in folders)
 
 
 def installed_version(name: str) -> str | None:
@@ -67,10 +84,11 @@ def find_troubles(installed: dict[str, str]) -> tuple[list[str], list[str]]:
             f'mmdet {installed["mmdet"]} refuses mmcv {installed["mmcv"]}: it needs '
             'mmcv >= 2.0, < 2.2, for instance 2.1.0.'
         )
-    if {'mmdet', 'onedl-mmdetection'} & installed.keys() and (
-        {'mmcv-lite', 'onedl-mmcv-lite'} & installed.keys()
-    ):
-        notes.append('mmcv-lite has no compiled ops, which detectors need: install mmcv instead.')
+    if DETECTORS & installed.keys() and LITE & installed.keys():
+        notes.append(
+            'mmcv-lite has no compiled ops, which detectors need: uninstall it, then run '
+            '`mmdla install-mmcv`.'
+        )
     if mmengine and since(installed, 'torch', '2.6'):
         notes.append(
             f'mmengine {mmengine} cannot read its own checkpoints with torch {installed["torch"]}, '

@@ -6,10 +6,11 @@ from ._combinations import check_combinations
 
 NEEDED = ('torch', 'mmengine', 'mmcv')
 MESSAGE = """mmdla needs {missing}, which {is_are} not installed.
-Install one OpenMMLab family beside it:
-  pip install "mmdla[onedl]"      maintained forks, Python >= 3.10 and current PyTorch
-  pip install "mmdla[openmmlab]"  the original packages, PyTorch 2.4 and older
-mmcv is compiled while it is installed: `make setup` of the repository does it all."""
+Install one OpenMMLab family beside it, from the clone (or `mmdla-….whl[onedl]` from a wheel):
+  pip install ".[onedl]"      maintained forks, PyTorch 2.11
+  pip install ".[openmmlab]"  the original packages, PyTorch 2.4, Python 3.10 to 3.12
+and then mmcv, compiled for it, by:
+  mmdla install-mmcv"""
 
 
 def check_dependencies() -> None:
@@ -20,7 +21,6 @@ def check_dependencies() -> None:
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise ImportError(
-            MESSAGE.format(missing=', '.join(missing), is_are='is' if len(missing) == 1 else 'are')
-        )
+        is_are = 'is' if len(missing) == 1 else 'are'
+        raise ImportError(MESSAGE.format(missing=', '.join(missing), is_are=is_are), name='mmdla')
     check_combinations()

@@ -1,6 +1,7 @@
 """Installed packages that do not work together are named when mmdla is imported."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +108,23 @@ def test_bounds_are_not_overstepped(check, fine):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         check(fine)
+
+
+@pytest.mark.parametrize(
+    ('files', 'warned'),
+    [(['_ext.cpython-311-x86_64-linux-gnu.so'], False), ([], True), (None, False)],
+)
+def test_mmcv_without_operations(check, monkeypatch, tmp_path, files, warned):
+    """As pip builds it where it cannot see PyTorch; None: mmcv is not there at all."""
+    for name in files or ():
+        (tmp_path / name).touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(_combinations, 'find_spec', lambda name: None if files is None else spec)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        check(ONEDL)
+        check({name: found for name, found in ONEDL.items() if name != 'onedl-mmdetection'})
+    assert ['mmdla install-mmcv' in str(warning.message) for warning in caught] == [True] * warned
 
 
 def test_importing_mmdla_checks(monkeypatch):

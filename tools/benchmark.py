@@ -24,7 +24,6 @@ from mmdla import DLAResNet, DLAResNet_CIFAR
 from mmdla.analysis.memory import saved_bytes
 from mmdla.models.layer_attention import known_types
 
-ROOT = Path(__file__).resolve().parents[1]
 MODES = ('inference', 'train', 'train-frozen')  # frozen: of batch norm statistics, norm_eval=True
 CIFAR_REDUCTION = 4
 
@@ -88,7 +87,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--channels-last', action='store_true')
     parser.add_argument('--compile', action='store_true', help='torch.compile all the models')
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs' / 'benchmark')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs', 'benchmark'))
     args = parser.parse_args(argv)
     if not args.attention and (args.network or args.mode or args.shape):
         parser.error('--network, --mode and --shape go with --attention')

@@ -1,7 +1,7 @@
 """Reproduce a table: plan it, check its data, train its rows one after the other, collect them.
 
-Without one of --dry-run, --check-data, --collect or --write-docs the rows are trained. What is
-finished is not trained again, and what was interrupted goes on from its last checkpoint.
+Without one of --dry-run, --check-data or --collect the rows are trained. What is finished is not
+trained again, and what was interrupted goes on from its last checkpoint.
 """
 
 import argparse
@@ -19,8 +19,6 @@ from mmdla.reproduce.launch import Plan
 from mmdla.reproduce.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / 'docs' / 'reproduce.md'
-START, END = '<!-- plan by tools/reproduce.py -->', '<!-- end of plan -->'
 TFLOPS, NODES = 10.0, 2
 
 
@@ -35,8 +33,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     action.add_argument('--dry-run', action='store_true', help='print the plan')
     action.add_argument('--check-data', action='store_true', help='are the data there and whole?')
     action.add_argument('--collect', action='store_true', help='table of what is finished')
-    action.add_argument('--write-docs', action='store_true', help='write the plan of the docs')
-    action.add_argument('--check-docs', action='store_true', help='fail if it is out of date')
     parser.add_argument(
         '--tflops', type=float, default=TFLOPS, help='10^12 operations/s a GPU does'
     )
@@ -56,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ('tflops', 'nodes', 'gpus'):
         if getattr(args, name) <= 0:
             parser.error(f'argument --{name}: must be positive, got {getattr(args, name)}')
-    only_show = args.dry_run or args.check_data or args.write_docs or args.check_docs
+    only_show = args.dry_run or args.check_data
     if args.table is None and (not only_show or args.rows or args.cfg_options):
         parser.error('--table is needed: one of ' + ', '.join(tables.NAMES))
     args.work_dir = args.work_dir.resolve()
@@ -103,35 +99,6 @@ def check_data(args: argparse.Namespace, names: Sequence[str]) -> None:
         raise InputError('\n\n'.join(f'{of}: {error}' for error, of in problems.items()))
 
 
-def docs(text: str) -> str:
-    """``text`` of the docs with a new plan between the marks."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise InputError(f'{DOCS} lacks the marks {START!r} and {END!r}')
-    parts = []
-    for name in tables.NAMES:
-        table = tables.read_table(name, ROOT)
-        runs = runs_of(table, parse_args(['--table', name]))
-        parts += [
-            f'### {table.title}: `--table {name}`',
-            plan.estimates(table, runs, TFLOPS, NODES),
-            f'```bash\n{plan.commands(table, runs[0], NODES)}\n```',
-        ]
-    return f'{before}{START}\n\n' + '\n\n'.join(parts) + f'\n\n{END}{after}'
-
-
-def write_docs(check: bool) -> None:
-    old = DOCS.read_text()
-    new = docs(old)
-    if check and new != old:
-        raise InputError(f'{DOCS.name} out of date: run python tools/reproduce.py --write-docs')
-    if not check:
-        part = DOCS.with_name(f'{DOCS.name}.part')
-        part.write_text(new)
-        os.replace(part, DOCS)
-
-
 def train(table: tables.Table, runs: list[Run], args: argparse.Namespace) -> None:
     if not args.skip_data_check:
         check_table_data(table, runs[0].config(), may_download=True)
@@ -145,9 +112,6 @@ def train(table: tables.Table, runs: list[Run], args: argparse.Namespace) -> Non
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     os.chdir(ROOT)  # where the configs' data folders and the tools are
-    if args.write_docs or args.check_docs:
-        write_docs(args.check_docs)
-        return
     names = [args.table] if args.table else tables.NAMES
     if args.check_data:
         check_data(args, names)

@@ -21,6 +21,7 @@ from mmdla.checkpoint.inert import inert_loading
 from mmdla.config_types import import_types, infer_scope
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
 from mmdla.errors import InputError
+from mmdla_command.configs import find_config, suggest
 
 # read from the config by MMEngine or the tools, beside the arguments of Runner
 OTHER_KEYS = {
@@ -43,12 +44,17 @@ HOSTS = ('mmdet', 'mmpretrain', 'mmseg', 'mmrotate', 'mmpose')
 def read_config(config: str, options: dict | None = None) -> Config:
     """Read a config file and merge ``--cfg-options`` into it.
 
+    Args:
+        config (str): Path of the file, or the name of a shipped config.
+        options (dict, optional): Settings to override, by dotted names.
+
     Raises:
         InputError: The file is not there, or an option names nothing.
     """
-    path = Path(config)
+    path = find_config(config)
     if not path.is_file():
-        raise InputError(f'no config file {path} (in {Path.cwd()}){_similar_file(path)}')
+        hint = _similar_file(path) or suggest(config)
+        raise InputError(f'no config file {path} (in {Path.cwd()}){hint}')
     try:
         cfg = Config.fromfile(path)
         import_types(cfg.values())

@@ -14,16 +14,19 @@ from types import ModuleType
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmdla
+from mmdla_command.main import COMMANDS
 
 REPO = Path(__file__).parents[2]
 FILES = [REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md'))]
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 NAMED = re.compile(r'`(\w+\.py)`[^`]*$')  # a file's name just before its snippet
 PLAIN_COMMANDS = {'source', 'mkdir', 'ln'}
+PAGES = [*FILES, *(REPO / f'{name}.md' for name in ('CONTRIBUTING', 'CHANGELOG', 'SECURITY'))]
 
 
 def blocks(path: Path, language: str) -> list[tuple[str | None, str]]:
@@ -208,6 +211,10 @@ def check_command(words: list[str], parse) -> None:
     if name == 'make':
         targets = re.findall(r'^(\w+):', (REPO / 'Makefile').read_text(), re.M)
         assert set(argv) <= set(targets), words
+    elif name == 'mmdla':
+        target = COMMANDS[argv[0]].target
+        if target.endswith('.py'):
+            parse(f'tools/{target}', argv[1:])
     elif name in ('python', '.venv/bin/python'):
         args = parse(argv[0], argv[1:])
         if argv[0] == 'tools/reproduce.py' and args.table:
@@ -228,9 +235,9 @@ def check_command(words: list[str], parse) -> None:
     elif name == 'pytest':
         assert all((REPO / arg).exists() for arg in argv if '-' not in arg), words
     elif name == 'pip':
-        extras = load(REPO / 'setup.py').EXTRAS
-        asked = re.findall(r'mmdla\[(\w+)\]', ' '.join(argv))
-        assert argv == ['install', '-e', '.'] or (asked and set(asked) <= set(extras)), words
+        assert argv[0] == 'install', words
+        extras = re.findall(r'^(\w+) = \[', (REPO / 'pyproject.toml').read_text(), re.M)
+        assert set(re.findall(r'(?:\.|whl|git)\[(\w+)\]', ' '.join(argv))) <= set(extras), words
     else:
         assert name in PLAIN_COMMANDS, words
 
@@ -245,11 +252,60 @@ def test_help(script, parse, capsys):
     assert 'usage' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def anchors(path: Path) -> set[str]:
+    """Ids of the headings of a page, as GitHub and MkDocs make them."""
+    titles = re.findall(r'^#+ (.*)$', FENCE.sub('', path.read_text()), re.M)
+    return {re.sub(r'[^\w\- ]', '', title).lower().strip().replace(' ', '-') for title in titles}
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 def test_links_lead_somewhere(path):
-    for target in re.findall(r'\]\(([^)#\s]+)\)', path.read_text()):
-        if '://' not in target:
-            assert (path.parent / target).exists(), target
+    links = re.findall(r'\]\(([^)\s]+)\)', FENCE.sub('', path.read_text()))
+    for link in links:
+        if '://' not in link:
+            name, _, anchor = link.partition('#')
+            target = path.parent / name if name else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_a_dead_link_would_be_found(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('# A `b` c?\n[x](#a-b-c)\n')
+    assert anchors(page) == {'a-b-c'}
+    test_links_lead_somewhere(page)
+    for link in ('gone.md', '#a-b', 'page.md#gone'):
+        page.write_text(f'# A `b` c?\n[x]({link})\n')
+        with pytest.raises(AssertionError):
+            test_links_lead_somewhere(page)
+
+
+def test_every_page_is_on_the_site():
+    navigation = (REPO / 'mkdocs.yml').read_text().partition('nav:')[2]
+    pages = sorted(path.name for path in (REPO / 'docs').glob('*.md'))
+    assert sorted(re.findall(r'- (\w+\.md)$', navigation, re.M)) == pages
+
+
+def test_pre_commit_runs_the_locked_ruff():
+    asked = set(re.findall(r'ruff==[\d.]+', (REPO / '.pre-commit-config.yaml').read_text()))
+    assert len(asked) == 1 and f'{asked.pop()} ;' in (REPO / 'requirements/onedl.txt').read_text()
+
+
+def test_workflow_and_forms_are_read_as_they_are_meant():
+    workflow = yaml.safe_load((REPO / '.github/workflows/test.yml').read_text())
+    runs = [step.get('run', '') for job in workflow['jobs'].values() for step in job['steps']]
+    assert any(run.startswith('.ci/run') for run in runs) and 'make docs' in runs
+    for path in (REPO / '.github/ISSUE_TEMPLATE').glob('*.yml'):
+        form = yaml.safe_load(path.read_text())
+        assert path.name == 'config.yml' or {'name', 'description', 'body'} <= form.keys()
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((REPO / 'CITATION.cff').read_text())
+    assert citation['version'] == mmdla.__version__
+    readme = (REPO / 'README.md').read_text()
+    assert f'{{{citation["preferred-citation"]["title"]}}}' in readme
+    assert citation['preferred-citation']['doi'] in readme
 
 
 def test_files_that_are_named_exist():

@@ -18,7 +18,10 @@ def lines(target):
     ('target', 'wanted'),
     [
         ('demo', [SETUP, 'tools/demo/run.py']),
-        ('test', [SETUP, 'ruff check', 'ruff format --check', '.venv/bin/python -m pytest']),
+        (
+            'test',
+            [SETUP, 'ruff check', 'ruff format --check', 'mypy', '.venv/bin/python -m pytest'],
+        ),
         ('test-openmmlab', [f'{SETUP} openmmlab', '.venv-openmmlab/bin/python -m pytest']),
     ],
 )
@@ -34,12 +37,19 @@ def test_upstream_stack_is_no_part_of_make_test():
 
 def test_clean_keeps_the_compiled_mmcv():
     (line,) = lines('clean')
-    assert line == 'rm -rf .venv .venv-openmmlab .venv-maintain work_dirs'
+    assert line == 'rm -rf .venv .venv-openmmlab .venv-maintain .venv-docs work_dirs site'
 
 
-def test_lock_and_audit_run_in_an_environment_made_from_the_lock():
-    for target in ('lock', 'audit'):
-        result = lines(target)
-        assert f'.venv-maintain/bin/python tools/setup/{target}.py' in result[-1]
-        made = [line for line in result[:-1] if 'pip install' in line]
-        assert all('--require-hashes -r requirements/maintain.txt' in line for line in made)
+@pytest.mark.parametrize(
+    ('target', 'wanted', 'lock'),
+    [
+        ('lock', '.venv-maintain/bin/python tools/setup/lock.py', 'maintain'),
+        ('audit', '.venv-maintain/bin/python tools/setup/audit.py', 'maintain'),
+        ('docs', '.venv-docs/bin/mkdocs build --strict', 'docs'),
+    ],
+)
+def test_other_environments_are_made_from_their_locks(target, wanted, lock):
+    result = lines(target)
+    assert wanted in result[-1]
+    made = [line for line in result[:-1] if 'pip install' in line]
+    assert all(f'--require-hashes -r requirements/{lock}.txt' in line for line in made)

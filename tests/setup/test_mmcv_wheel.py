@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mmdla_command import mmcv_wheel
+
 ROOT = Path(__file__).resolve().parents[2]
 OPS = 'x = 1'
 
@@ -21,10 +23,9 @@ def load(name):
     return importlib.import_module(name)
 
 
-mmcv_wheel = load('mmcv_wheel')
 stacks = load('stacks')
-STACK = stacks.ONEDL
-WHEEL = f'onedl_mmcv-{STACK.mmcv_version()}-any.whl'
+BUILD = stacks.ONEDL.mmcv_build()
+WHEEL = f'onedl_mmcv-{BUILD.version}-any.whl'
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.delenv('MMDLA_CUDA', raising=False)
     monkeypatch.setattr(mmcv_wheel, 'NEEDED_BY_MMCV', 'import json')
     monkeypatch.setattr(mmcv_wheel, 'POLL_SECONDS', 0.1)
-    folder = mmcv_wheel.folder(STACK, sys.version_info)
+    folder = mmcv_wheel.folder(BUILD, sys.version_info)
     folder.mkdir(parents=True)
     return folder
 
@@ -59,62 +60,62 @@ def python_whose_pip(folder, script):
 
 
 def test_key_names_torch_and_python(cache, monkeypatch):
-    key = f'torch{STACK.pin("torch")}-cp3{sys.version_info[1]}'
+    key = f'torch{BUILD.torch}-cp3{sys.version_info[1]}'
     assert cache.name == key
     monkeypatch.setenv('MMDLA_CUDA', '1')
-    assert mmcv_wheel.folder(STACK, sys.version_info).name == f'{key}-cuda'
+    assert mmcv_wheel.folder(BUILD, sys.version_info).name == f'{key}-cuda'
 
 
 def test_wheels_lie_in_the_home_folder_unless_moved(tmp_path, monkeypatch):
     monkeypatch.delenv('MMDLA_CACHE', raising=False)
     monkeypatch.setenv('HOME', str(tmp_path))
-    wheels = mmcv_wheel.folder(STACK, sys.version_info).parent
+    wheels = mmcv_wheel.folder(BUILD, sys.version_info).parent
     assert wheels == tmp_path / '.cache' / 'mmdla' / 'wheels'
     monkeypatch.setenv('MMDLA_CACHE', str(tmp_path / 'elsewhere'))
-    assert mmcv_wheel.folder(STACK, sys.version_info).parent == tmp_path / 'elsewhere' / 'wheels'
+    assert mmcv_wheel.folder(BUILD, sys.version_info).parent == tmp_path / 'elsewhere' / 'wheels'
 
 
 def test_each_family_has_its_own_wheel(cache):
-    other = stacks.OPENMMLAB
+    other = stacks.OPENMMLAB.mmcv_build()
     folder = mmcv_wheel.folder(other, sys.version_info)
-    assert folder != cache and folder.name.startswith(f'torch{other.pin("torch")}-')
+    assert folder != cache and folder.name.startswith(f'torch{other.torch}-')
     put_wheel(cache)
     folder.mkdir()
     put_wheel(folder)
     assert mmcv_wheel.cached(other, sys.version_info) is None
-    right = (folder / WHEEL).rename(folder / f'mmcv-{other.mmcv_version()}-any.whl')
+    right = (folder / WHEEL).rename(folder / f'mmcv-{other.version}-any.whl')
     assert mmcv_wheel.cached(other, sys.version_info) == right
 
 
 def test_a_whole_wheel_is_used(cache):
-    assert mmcv_wheel.cached(STACK, sys.version_info) is None
+    assert mmcv_wheel.cached(BUILD, sys.version_info) is None
     wheel = put_wheel(cache)
-    assert mmcv_wheel.cached(STACK, sys.version_info) == wheel
-    assert mmcv_wheel.get(STACK, Path(sys.executable)) == wheel
+    assert mmcv_wheel.cached(BUILD, sys.version_info) == wheel
+    assert mmcv_wheel.get(BUILD, Path(sys.executable)) == wheel
 
 
 def test_damaged_wheels_are_not(cache):
     wheel = put_wheel(cache)
     wheel.write_bytes(wheel.read_bytes()[:500])
-    assert mmcv_wheel.cached(STACK, sys.version_info) is None
+    assert mmcv_wheel.cached(BUILD, sys.version_info) is None
     put_wheel(cache, extension='mmcv/without_ops.py')
-    assert mmcv_wheel.cached(STACK, sys.version_info) is None
+    assert mmcv_wheel.cached(BUILD, sys.version_info) is None
 
 
 def test_a_killed_build_is_cleared(cache):
     (cache / 'build-123' / 'deep').mkdir(parents=True)
     put_wheel(cache)
-    mmcv_wheel.get(STACK, Path(sys.executable))
+    mmcv_wheel.get(BUILD, Path(sys.executable))
     assert not list(cache.glob('build-*'))
 
 
 def test_wheel_is_accepted_when_it_is_built_and_works(cache, tmp_path):
     good = put_wheel(tmp_path)
     python = python_whose_pip(tmp_path, f'cp {good} "$dir"; echo built')
-    assert mmcv_wheel.get(STACK, python) == cache / WHEEL
-    assert mmcv_wheel.is_whole(cache / WHEEL)
+    assert mmcv_wheel.get(BUILD, python) == cache / WHEEL
+    assert mmcv_wheel.is_valid(cache / WHEEL)
     arguments = (tmp_path / 'arguments').read_text()
-    assert f'--require-hashes -r {STACK.lock("mmcv")}' in arguments
+    assert f'--require-hashes -r {BUILD.requirements}' in arguments
     assert '--no-cache-dir' in arguments and '--no-build-isolation' in arguments
     assert not list(cache.glob('build-*'))
 
@@ -122,7 +123,7 @@ def test_wheel_is_accepted_when_it_is_built_and_works(cache, tmp_path):
 def test_wheel_for_another_torch_is_replaced(cache, tmp_path):
     good = put_wheel(tmp_path)
     put_wheel(cache, ops='raise ImportError("undefined symbol")')
-    mmcv_wheel.get(STACK, python_whose_pip(tmp_path, f'cp {good} "$dir"'))
+    mmcv_wheel.get(BUILD, python_whose_pip(tmp_path, f'cp {good} "$dir"'))
     assert zipfile.ZipFile(cache / WHEEL).read('mmcv/ops.py').decode() == OPS
 
 
@@ -130,7 +131,7 @@ def test_wheel_is_kept_when_the_environment_is_at_fault(cache, tmp_path, monkeyp
     wheel = put_wheel(cache)
     monkeypatch.setattr(mmcv_wheel, 'NEEDED_BY_MMCV', 'raise ImportError("no torch")')
     with pytest.raises(mmcv_wheel.BuildError, match=r'(?s)\.venv is damaged.*no torch'):
-        mmcv_wheel.get(STACK, Path(sys.executable))
+        mmcv_wheel.get(BUILD, Path(sys.executable))
     assert wheel.exists()
 
 
@@ -146,7 +147,7 @@ def test_failed_build_says_why_and_leaves_no_wheel(cache, tmp_path, monkeypatch,
     put_wheel(tmp_path, ops='raise ImportError("undefined symbol")').rename(tmp_path / 'bad.whl')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(mmcv_wheel.BuildError, match=words):
-        mmcv_wheel.get(STACK, python_whose_pip(tmp_path, script))
+        mmcv_wheel.get(BUILD, python_whose_pip(tmp_path, script))
     assert not list(cache.glob('*.whl'))
 
 
@@ -155,8 +156,8 @@ def test_second_set_up_waits_for_the_first(cache, tmp_path):
     script = f'echo x >> {tmp_path}/builds; sleep 1; cp {good} "$dir"'
     python = python_whose_pip(tmp_path, script)
     code = (
-        'import sys, pathlib, stacks, mmcv_wheel as m; m.NEEDED_BY_MMCV = "import json";'
-        'm.POLL_SECONDS = 1; print(m.get(stacks.ONEDL, pathlib.Path(sys.argv[1])))'
+        'import sys, pathlib, stacks; from mmdla_command import mmcv_wheel as m; m.NEEDED_BY_MMCV = "import json";'
+        'm.POLL_SECONDS = 1; print(m.get(stacks.ONEDL.mmcv_build(), pathlib.Path(sys.argv[1])))'
     )
     paths = f'{ROOT / "tools" / "setup"}:{os.environ["PYTHONPATH"]}'
     environment = {**os.environ, 'PYTHONPATH': paths}

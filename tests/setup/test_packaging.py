@@ -16,8 +16,9 @@ import mmdla
 from mmdla import _dependencies
 
 PACKAGE = (
-    'mmdla', 'configs', 'tools', 'model-index.yml',
-    'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'CHANGELOG.md', 'SECURITY.md',
+    'mmdla', 'mmdla_command', 'configs', 'tools', 'requirements', 'model-index.yml', 'setup.py',
+    'pyproject.toml', 'MANIFEST.in', 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'LICENSE',
+    'CITATION.cff',
 )  # fmt: skip
 
 
@@ -36,36 +37,45 @@ def source(tmp_path_factory):
 
 
 def build(hook, source, target):
-    """Call one hook of the build backend, as pip does."""
+    """Call one hook of the build backend, as pip does; return the file that it wrote."""
     code = f'from setuptools.build_meta import {hook}; {hook}({str(target)!r})'
     subprocess.run([sys.executable, '-c', code], cwd=source, check=True, capture_output=True)
+    (file,) = target.glob('mmdla-*')
+    return file
 
 
 def test_wheel_has_mim_files_and_requires_nothing(source, tmp_path):
-    build('build_wheel', source, tmp_path)
-    (wheel,) = tmp_path.glob('mmdla-*.whl')
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(build('build_wheel', source, tmp_path)) as archive:
         names = archive.namelist()
+        (entry_points,) = (name for name in names if name.endswith('entry_points.txt'))
+        assert 'mmdla = mmdla_command.main:main' in archive.read(entry_points).decode()
         (metadata,) = (name for name in names if name.endswith('METADATA'))
         text = archive.read(metadata).decode()
     configs = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')]
     assert configs and {f'mmdla/.mim/{name}' for name in configs} <= set(names)
     index = {'mmdla/.mim/model-index.yml', 'mmdla/.mim/configs/metafile.yml'}
     assert index | {'mmdla/.mim/tools/dist_train.sh'} <= set(names)
+    kernels = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('mmdla/ops/csrc/*')]
+    assert kernels and {'mmdla/py.typed', 'mmdla_command/py.typed', *kernels} <= set(names)
+    assert any(re.fullmatch(r'mmdla-.*/licenses/LICENSE', name) for name in names)
+    assert {name.partition('/')[0].partition('-')[0] for name in names} == {
+        'mmdla',
+        'mmdla_command',
+    }
     requires = [line for line in text.splitlines() if line.startswith('Requires-Dist')]
     assert requires and all('extra ==' in line for line in requires)
     assert f'Version: {mmdla.__version__}' in text.splitlines()
     assert {'Provides-Extra: onedl', 'Provides-Extra: openmmlab'} <= set(text.splitlines())
+    assert 'License-Expression: Apache-2.0' in text.splitlines()
 
 
 def test_sdist_has_what_the_wheel_is_made_of(source, tmp_path):
-    build('build_sdist', source, tmp_path)
-    (sdist,) = tmp_path.glob('mmdla-*.tar.gz')
-    with tarfile.open(sdist) as archive:
+    with tarfile.open(build('build_sdist', source, tmp_path)) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
     assert {'configs/faster_rcnn_dla_r50.py', 'tools/dist_train.sh', 'setup.py'} <= names
     assert {'CHANGELOG.md', 'SECURITY.md', 'mmdla/ops/csrc/bindings.cpp'} <= names
-    assert not any(name.startswith('mmdla/.mim') for name in names)
+    assert {'LICENSE', 'CITATION.cff', 'requirements/onedl-mmcv.txt'} <= names
+    assert not any(name.startswith(('mmdla/.mim', 'tests')) for name in names)
 
 
 @pytest.mark.parametrize('before', ['nothing', 'folder', 'dangling link'])
@@ -78,10 +88,31 @@ def test_editable_install_links_mim_files(source, tmp_path, before):
     elif before == 'dangling link':
         folder.symlink_to('/nowhere')
     build('build_editable', source, tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == ['configs', 'model-index.yml', 'tools']
+    names = ['configs', 'model-index.yml', 'requirements', 'tools']
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert (folder / 'configs' / 'faster_rcnn_dla_r50.py').samefile(
         source / 'configs' / 'faster_rcnn_dla_r50.py'
     )
+
+
+def test_editable_install_wins_over_the_folder_of_the_clone(source, tmp_path):
+    """Python started beside the clone sees a folder ``mmdla`` without ``__init__.py`` first."""
+    clone = tmp_path / 'mmdla'
+    shutil.copytree(source, clone, symlinks=True)
+    (tmp_path / 'wheel').mkdir()
+    site = tmp_path / 'site'
+    with zipfile.ZipFile(build('build_editable', clone, tmp_path / 'wheel')) as archive:
+        archive.extractall(site)
+    (clone / 'mmdla' / '__init__.py').write_text('there = True')
+    code = f"""
+import site, sys
+site.addsitedir({str(site)!r})
+import mmdla
+print(mmdla.there)
+"""
+    command = [sys.executable, '-S', '-E', '-c', code]  # with the folder of now first on the path
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.stdout == 'True\n', result.stderr
 
 
 def test_this_install_has_mim_files():
@@ -92,11 +123,16 @@ def test_this_install_has_mim_files():
 
 @pytest.mark.parametrize('stack', stacks.STACKS.values(), ids=stacks.STACKS)
 def test_extra_names_the_stack_that_is_set_up(stack):
-    extra = re.search(rf"'{stack.name}': \[(.*?)\]", (ROOT / 'setup.py').read_text(), re.S)[1]
+    """All but mmcv, which pip would compile without its operations."""
+    text = (ROOT / 'pyproject.toml').read_text()
+    extra = re.search(rf'^{stack.name} = \[(.*?)^\]', text, re.S | re.M)[1]
     pins = ''.join(stack.lock(part).read_text() for part in ('', 'mm', 'mmcv'))
-    for requirement in map(Requirement, re.findall(r"'(.*?)'", extra)):
+    requirements = [Requirement(line) for line in re.findall(r"'(.*?)'", extra)]
+    for requirement in requirements:
         pinned = re.search(rf'^{requirement.name}==([^\s;]+)', pins, re.M)
         assert pinned and pinned[1] in requirement.specifier, requirement
+    names = {requirement.name for requirement in requirements}
+    assert {'torch', 'setuptools', 'wheel', 'ninja'} < names and stack.mmcv not in names
 
 
 @pytest.mark.parametrize(
@@ -118,6 +154,6 @@ def test_readme_names_the_versions_of_the_locks(stack, packages):
 @pytest.mark.parametrize('missing', ['mmcv', 'mmengine'])
 def test_message_without_openmmlab(monkeypatch, missing):
     monkeypatch.setattr(_dependencies, 'find_spec', lambda name: None if name == missing else name)
-    words = rf'(?s){missing}, which is not.*mmdla\[onedl\].*\[openmmlab\]'
+    words = rf'(?s){missing}, which is not.*\[onedl\].*\[openmmlab\].*mmdla install-mmcv'
     with pytest.raises(ImportError, match=words):
         _dependencies.check_dependencies()

@@ -180,17 +180,3 @@ def test_dry_run(tool, repo, monkeypatch, capsys):
     assert 'hours on 1 / 8 / 32 GPUs' in text
     assert text.count('NNODES=4') == 4
     assert 'configs/cifar10_dla_b.py' in text and 'model.backbone.depth=56' in text
-
-
-def test_docs_are_up_to_date(repo):
-    """All command lines, and the estimates of the smallest table; --check-docs compares all."""
-    text = (repo / 'docs/reproduce.md').read_text()
-    for name in tables.NAMES:
-        table = tables.read_table(name, repo)
-        row, seed = table.rows[0], table.seeds[0]
-        folder = Path('work_dirs/reproduce') / name / row.name / f'seed{seed}'
-        run = Run(table, Plan(row, seed, folder), repo)
-        assert plan.commands(table, run, 2) in text
-    runs = [Run(table, Plan(row, 0, Path('x')), repo) for row in table.rows]
-    assert table.name == 'digits'
-    assert plan.estimates(table, runs, 10, 2) in text

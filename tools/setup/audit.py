@@ -42,7 +42,7 @@ def ask(requirements: Path, options: list[str]) -> tuple[dict | None, str]:
 
 
 def summarise(report: dict) -> tuple[list[str], bool]:
-    """Lines about a report, and whether every package is known and known to have no hole."""
+    """Return lines about a report, and whether every package is known and has no vulnerability."""
     packages = report['dependencies']
     unknown = [package['name'] for package in packages if 'skip_reason' in package]
     lines = [f'{len(packages) - len(unknown)} of {len(packages)} packages looked up']

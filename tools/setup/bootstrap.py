@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import mmcv_wheel
-from stacks import BUILD, STACKS, PinError, Stack, lock
+from stacks import BUILD, ROOT, STACKS, PinError, Stack, lock
 
-ROOT = Path(__file__).resolve().parents[2]
+from mmdla_command import mmcv_wheel  # after stacks, which puts the clone on the path
+
 LAYOUT = 3  # to be raised when the steps change, so that environments are made anew
 NEEDED_DISK = 9 * 2**30
 INTERRUPTED = 130
@@ -87,7 +87,7 @@ class SetUp:
         start = time.monotonic()
         done = self.finished_steps()
         print(f'Preparing {self.stack.venv}: 5 GB, PyTorch takes a few minutes to download.')
-        if not mmcv_wheel.cached(self.stack, sys.version_info):
+        if not mmcv_wheel.cached(self.stack.mmcv_build(), sys.version_info):
             print(f'mmcv is compiled once on this machine: {self.stack.compile_time}.')
         if done:
             print(f'Going on after step {done} of an earlier set-up.')
@@ -115,7 +115,7 @@ class SetUp:
             raise SetupError(f'the packages are pinned for Linux, this is {sys.platform}')
         if not self.venv.exists() and shutil.disk_usage(self.root).free < NEEDED_DISK:
             raise SetupError(f'{NEEDED_DISK >> 30} GB of free disk are needed in {self.root}')
-        if mmcv_wheel.cached(self.stack, sys.version_info):
+        if mmcv_wheel.cached(self.stack.mmcv_build(), sys.version_info):
             return
         if not any(shutil.which(name) for name in ('c++', 'g++', 'clang++')):
             raise SetupError('no C++ compiler: apt-get install g++')
@@ -144,10 +144,10 @@ class SetUp:
         self.install(self.stack.lock('mm'), '--no-deps', '--no-build-isolation')
 
     def build_mmcv(self) -> None:
-        mmcv_wheel.get(self.stack, self.python)
+        mmcv_wheel.get(self.stack.mmcv_build(), self.python)
 
     def install_mmcv_and_mmdla(self) -> None:
-        wheel = mmcv_wheel.get(self.stack, self.python)
+        wheel = mmcv_wheel.get(self.stack.mmcv_build(), self.python)
         self.pip('--no-deps', '--force-reinstall', str(wheel))
         self.pip('--no-deps', '--no-build-isolation', '-e', str(self.root))
 

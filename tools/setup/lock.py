@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from stacks import BUILD, MAINTENANCE, ONEDL, REQUIREMENTS, STACKS, lock
+from stacks import BUILD, DOCS, MAINTENANCE, ONEDL, REQUIREMENTS, STACKS, lock
 
 UV = Path(sys.executable).with_name('uv')
 
@@ -38,7 +38,7 @@ LOCKS = (
             (f'{stack.name}-mmcv', (f'{stack.name}-mmcv',), stack.pythons, False),
         )
     ),
-    Lock(MAINTENANCE, (MAINTENANCE,), ONEDL.pythons),
+    *(Lock(name, (name,), ONEDL.pythons) for name in (MAINTENANCE, DOCS)),
 )
 
 

@@ -8,12 +8,20 @@ one that is compiled.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / 'requirements'
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # the clone: nothing is installed yet
+    sys.path.insert(0, str(ROOT))
+
+from mmdla_command.mmcv_wheel import Build  # noqa: E402
+
+REQUIREMENTS = ROOT / 'requirements'
 BUILD = 'build'  # what installs the rest, and builds packages that have no wheel
 MAINTENANCE = 'maintain'  # what makes and audits the locks
+DOCS = 'docs'  # what builds the site
 
 
 class PinError(RuntimeError):
@@ -49,8 +57,16 @@ class Stack(NamedTuple):
             raise PinError(f'{path.parent.name}/{path.name} does not pin {package}')
         return match[1]
 
-    def mmcv_version(self) -> str:
-        return self.pin(self.mmcv, 'mmcv')
+    def mmcv_build(self) -> Build:
+        """What is compiled for this stack."""
+        return Build(
+            distribution=self.mmcv,
+            version=self.pin(self.mmcv, 'mmcv'),
+            torch=self.pin('torch'),
+            requirements=self.lock('mmcv'),
+            compile_time=self.compile_time,
+            environment=self.venv,
+        )
 
 
 def lock(name: str) -> Path:

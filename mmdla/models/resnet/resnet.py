@@ -23,12 +23,13 @@ from ..layers import build_conv, build_norm, check_norm_cfg
 from . import options
 from .blocks import BasicBlock, Bottleneck, apply_relu
 from .depths import layer_depth
+from .feature_info import FeatureInfoMixin
 from .host import follow_host
 from .stage import ResStage
 
 
 @MODELS.register_module()
-class DLAResNet(BaseModule):
+class DLAResNet(FeatureInfoMixin, BaseModule):
     """ResNet whose blocks attend to the earlier blocks of their stage.
 
     Takes the arguments of MMDetection's and MMPretrain's ``ResNet``, ``ResNeXt`` and

@@ -1,8 +1,8 @@
-"""The compiled mmcv: built once per machine, kept outside the clone.
+"""The compiled mmcv: built once per machine and version of PyTorch, kept outside the environment.
 
 pip's own cache does not know which PyTorch a wheel was compiled against, so the wheels lie in
 ``$MMDLA_CACHE/wheels/torch<version>-<python tag>`` (default of ``MMDLA_CACHE``: ~/.cache/mmdla).
-The two OpenMMLab families share no version of PyTorch here, so neither do their wheels.
+``make setup`` and ``mmdla install-mmcv`` use the same ones.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-from stacks import Stack
+from typing import NamedTuple
 
 POLL_SECONDS = 10
 MEMORY_PER_JOB = 2 * 2**30
@@ -29,34 +28,59 @@ class BuildError(RuntimeError):
     """mmcv could not be built."""
 
 
+class Build(NamedTuple):
+    """What is compiled, for which environment.
+
+    Args:
+        distribution (str): ``'onedl-mmcv'`` or ``'mmcv'``.
+        version (str): Its version.
+        torch (str): The version of PyTorch that it is compiled against.
+        requirements (Path, optional): File that names the distribution with its hashes; without
+            one it is taken by name and version.
+        compile_time (str): How long that takes.
+        environment (str): What the environment is called in messages.
+    """
+
+    distribution: str
+    version: str
+    torch: str
+    requirements: Path | None
+    compile_time: str
+    environment: str
+
+    @property
+    def wheel_name(self) -> str:
+        """The distribution as names of wheels spell it."""
+        return self.distribution.replace('-', '_')
+
+
 def with_cuda() -> bool:
     """Whether CUDA ops are compiled too, which needs nvcc of PyTorch's own CUDA version."""
     return os.environ.get('MMDLA_CUDA') == '1'
 
 
-def folder(stack: Stack, version_info) -> Path:
-    """Where the wheel for this Python and the pinned PyTorch lies."""
-    cache = Path(os.environ.get('MMDLA_CACHE') or Path.home() / '.cache' / 'mmdla').absolute()
-    key = f'torch{stack.pin("torch")}-cp{version_info[0]}{version_info[1]}'
-    return cache / 'wheels' / (key + '-cuda' * with_cuda())
+def cache() -> Path:
+    """Return the folder of what is built once per machine."""
+    return Path(os.environ.get('MMDLA_CACHE') or Path.home() / '.cache' / 'mmdla').absolute()
 
 
-def cached(stack: Stack, version_info) -> Path | None:
-    """The whole wheel in the cache, or None."""
-    pattern = f'{file_name(stack)}-{stack.mmcv_version()}-*.whl'
-    for wheel in sorted(folder(stack, version_info).glob(pattern)):
-        if is_whole(wheel):
+def folder(build: Build, version_info) -> Path:
+    """Return where the wheel for a Python and the PyTorch of ``build`` lies."""
+    key = f'torch{build.torch}-cp{version_info[0]}{version_info[1]}'
+    return cache() / 'wheels' / (key + '-cuda' * with_cuda())
+
+
+def cached(build: Build, version_info) -> Path | None:
+    """Return the valid wheel in the cache, or None."""
+    pattern = f'{build.wheel_name}-{build.version}-*.whl'
+    for wheel in sorted(folder(build, version_info).glob(pattern)):
+        if is_valid(wheel):
             return wheel
     return None
 
 
-def file_name(stack: Stack) -> str:
-    """mmcv's distribution as names of wheels spell it."""
-    return stack.mmcv.replace('-', '_')
-
-
-def is_whole(wheel: Path) -> bool:
-    """Whether a wheel can be read to its end and holds the compiled ops."""
+def is_valid(wheel: Path) -> bool:
+    """Whether a wheel can be read to its end and holds the compiled operations."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
@@ -65,30 +89,30 @@ def is_whole(wheel: Path) -> bool:
         return False
 
 
-def get(stack: Stack, python: Path) -> Path:
-    """The wheel for an environment's ``python``, built if need be.
+def get(build: Build, python: Path) -> Path:
+    """Return the wheel for an environment's ``python``, built if need be.
 
     Raises:
         BuildError: The build failed; the message names its log.
     """
     version_info = _version_info(python)
-    target = folder(stack, version_info)
+    target = folder(build, version_info)
     target.mkdir(parents=True, exist_ok=True)
     with _only_one(target):
         for part in target.glob('build-*'):  # of a build that was killed; what still runs ends
             shutil.rmtree(part, ignore_errors=True)
-        wheel = cached(stack, version_info)
+        wheel = cached(build, version_info)
         if wheel is not None:
-            trouble = why_not_importable(stack, python, wheel)
+            trouble = why_not_importable(build, python, wheel)
             if not trouble:
                 print(f'      using {wheel}', flush=True)
                 return wheel
             print(f'      {wheel} does not work here, compiling it anew:\n{trouble}', flush=True)
-        return _build(stack, python, target)
+        return _build(build, python, target)
 
 
-def why_not_importable(stack: Stack, python: Path, wheel: Path) -> str:
-    """Unpack a wheel, import its ops; the end of the error message, '' if there is none."""
+def why_not_importable(build: Build, python: Path, wheel: Path) -> str:
+    """Unpack a wheel and import its operations; return the end of the error message, or ''."""
     work = wheel.parent / f'build-check-{os.getpid()}'
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -100,7 +124,7 @@ def why_not_importable(stack: Stack, python: Path, wheel: Path) -> str:
             )
             trouble = '\n'.join(result.stderr.splitlines()[-5:])
             if result.returncode and code == NEEDED_BY_MMCV:
-                raise BuildError(f'{stack.venv} is damaged, remove it:\n{trouble}')
+                raise BuildError(f'{build.environment} is damaged, remove it:\n{trouble}')
             if result.returncode:
                 return trouble or f'exit code {result.returncode}'
         return ''
@@ -110,18 +134,22 @@ def why_not_importable(stack: Stack, python: Path, wheel: Path) -> str:
 
 def _version_info(python: Path) -> tuple[int, int]:
     code = 'import sys; print(*sys.version_info[:2])'
-    return tuple(map(int, subprocess.check_output([str(python), '-c', code], text=True).split()))
+    major, minor = subprocess.check_output([str(python), '-c', code], text=True).split()
+    return int(major), int(minor)
 
 
-def _build(stack: Stack, python: Path, target: Path) -> Path:
+def _build(build: Build, python: Path, target: Path) -> Path:
     work = target / f'build-{os.getpid()}'
     work.mkdir()
     log = target / 'build.log'
     log.unlink(missing_ok=True)  # a build that was killed may still write to the old one
     command = [str(python), '-m', 'pip', 'wheel', '-v', '--no-deps', '--no-build-isolation']
-    command += ['--no-cache-dir', '--no-binary', stack.mmcv, '-w', str(work)]
-    command += ['--require-hashes', '-r', str(stack.lock('mmcv'))]
-    print(f'      compiling ({stack.compile_time}), log in {log}', flush=True)
+    command += ['--no-cache-dir', '--no-binary', build.distribution, '-w', str(work)]
+    if build.requirements:
+        command += ['--require-hashes', '-r', str(build.requirements)]
+    else:
+        command += [f'{build.distribution}=={build.version}']
+    print(f'      compiling ({build.compile_time}), log in {log}', flush=True)
     with open(log, 'w') as output:
         process = subprocess.Popen(
             command,
@@ -131,19 +159,19 @@ def _build(stack: Stack, python: Path, target: Path) -> Path:
             start_new_session=True,
         )
         try:
-            _show_progress(process, work, stack.compile_time)
+            _show_progress(process, work, build.compile_time)
         except BaseException:
             os.killpg(process.pid, 9)
             process.wait()
             shutil.rmtree(work, ignore_errors=True)
             raise
-    wheels = list(work.glob(f'{file_name(stack)}-*.whl'))
-    if process.returncode or not wheels or not is_whole(wheels[0]):
+    wheels = list(work.glob(f'{build.wheel_name}-*.whl'))
+    if process.returncode or not wheels or not is_valid(wheels[0]):
         lines = log.read_text(errors='replace').splitlines()[-15:]
         tail = '\n'.join(line[:300] for line in lines)  # compilers' command lines are long
         how = f'exit code {process.returncode}'
         raise BuildError(f'mmcv could not be compiled ({how}); the end of {log}:\n{tail}')
-    trouble = why_not_importable(stack, python, wheels[0])
+    trouble = why_not_importable(build, python, wheels[0])
     if trouble:
         raise BuildError(f'mmcv was compiled (log in {log}) but does not work:\n{trouble}')
     wheel = target / wheels[0].name
