@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_script(name: str, file: str, argv: list[str]) -> int:
     """Run the function ``main`` of a script of ``tools``, under the name of the subcommand."""
-    from mmdla.utils.command_line import run  # says what to install if something is missing
+    from mmdla.cli.command_line import run  # says what to install if something is missing
 
     path = home() / 'tools' / file
     module_name = f'mmdla_tools_{path.stem}'

@@ -3,8 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmdla.utils.config import read_config
-from mmdla.utils.errors import InputError
+from mmdla.engine.config import read_config
+from mmdla.errors import InputError
 from mmdla_command import configs
 from mmdla_command.files import home
 

@@ -7,7 +7,7 @@ The code here is written anew from its equations.
 
 import torch
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from ..arguments import check_bool, check_int
 from ..layers import build_norm
