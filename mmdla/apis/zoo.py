@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.fileio import dump, load
 
-MIM = Path(__file__).parent / '.mim'  # configs and model index, made by the installation
+MIM = Path(__file__).parents[1] / '.mim'  # configs and model index, made by the installation
 CLASSIFICATION = 'Image Classification'
 
 
@@ -24,7 +24,8 @@ def register_models() -> None:
     if not metafile.is_file():
         raise FileNotFoundError(f'{metafile} is not there: install mmdla with pip install -e .')
     content = load(metafile)
-    classifiers, detectors = [], []
+    classifiers: list[dict] = []
+    detectors: list[dict] = []
     for model in content['Models']:
         tasks = {result['Task'] for result in model['Results']}
         (classifiers if tasks == {CLASSIFICATION} else detectors).append(model)
@@ -65,5 +66,5 @@ def _to_mmdet(content: dict) -> None:
         if dir == home:
             yield from ours
 
-    with_ours.mmdla = True
+    vars(with_ours)['mmdla'] = True
     BaseInferencer._get_models_from_metafile = staticmethod(with_ours)

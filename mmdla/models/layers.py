@@ -90,7 +90,7 @@ def _takes_maps(layer: nn.Module, channels: int) -> bool:
     shape, mode, eps = (1, channels, 2, 3), layer.training, getattr(layer, 'eps', None)
     try:
         if eps == 0:  # PyTorch's functions may refuse it, which is not the question here
-            layer.eps = 1e-5
+            vars(layer)['eps'] = 1e-5
         with torch.no_grad():
             return layer.eval()(torch.zeros(shape)).shape == shape
     except (RuntimeError, ValueError):

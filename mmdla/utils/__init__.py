@@ -1,6 +1,6 @@
 """Nothing but the names that modules had before they moved to rooms of their own.
 
-Saved configs and code of users may import them: ``mmdla.errors`` is ``mmdla.errors``.
+Saved configs and code of users may import them: ``mmdla.utils.errors`` is ``mmdla.errors``.
 """
 
 import importlib
@@ -12,30 +12,30 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
-    'mmdla.apis.fold': 'mmdla.apis.fold',
-    'mmdla.apis.zoo': 'mmdla.apis.zoo',
-    'mmdla.datasets.annotations': 'mmdla.datasets.annotations',
-    'mmdla.datasets.check_data': 'mmdla.datasets.check_data',
-    'mmdla.datasets.classes': 'mmdla.datasets.classes',
-    'mmdla.cli.command_line': 'mmdla.cli.command_line',
-    'mmdla.apis.compare': 'mmdla.apis.compare',
-    'mmdla.analysis.complexity': 'mmdla.analysis.complexity',
-    'mmdla.engine.config': 'mmdla.engine.config',
-    'mmdla.config_types': 'mmdla.config_types',
-    'mmdla.datasets.data': 'mmdla.datasets.data',
-    'mmdla.datasets.data_errors': 'mmdla.datasets.data_errors',
-    'mmdla.errors': 'mmdla.errors',
-    'mmdla.apis.export': 'mmdla.apis.export',
-    'mmdla.files': 'mmdla.files',
-    'mmdla.datasets.findings': 'mmdla.datasets.findings',
-    'mmdla.apis.inputs': 'mmdla.apis.inputs',
-    'mmdla.analysis.macs': 'mmdla.analysis.macs',
-    'mmdla.analysis.memory': 'mmdla.analysis.memory',
-    'mmdla.apis.model': 'mmdla.apis.model',
-    'mmdla.datasets.images': 'mmdla.datasets.images',
-    'mmdla.apis.pipeline': 'mmdla.apis.pipeline',
-    'mmdla.apis.predict': 'mmdla.apis.predict',
-    'mmdla.apis.video': 'mmdla.apis.video',
+    'mmdla.deploy': 'mmdla.apis.fold',
+    'mmdla.zoo': 'mmdla.apis.zoo',
+    'mmdla.utils.annotations': 'mmdla.datasets.annotations',
+    'mmdla.utils.check_data': 'mmdla.datasets.check_data',
+    'mmdla.utils.classes': 'mmdla.datasets.classes',
+    'mmdla.utils.command_line': 'mmdla.cli.command_line',
+    'mmdla.utils.compare': 'mmdla.apis.compare',
+    'mmdla.utils.complexity': 'mmdla.analysis.complexity',
+    'mmdla.utils.config': 'mmdla.engine.config',
+    'mmdla.utils.config_types': 'mmdla.config_types',
+    'mmdla.utils.data': 'mmdla.datasets.data',
+    'mmdla.utils.data_errors': 'mmdla.datasets.data_errors',
+    'mmdla.utils.errors': 'mmdla.errors',
+    'mmdla.utils.export': 'mmdla.apis.export',
+    'mmdla.utils.files': 'mmdla.files',
+    'mmdla.utils.findings': 'mmdla.datasets.findings',
+    'mmdla.utils.inputs': 'mmdla.apis.inputs',
+    'mmdla.utils.macs': 'mmdla.analysis.macs',
+    'mmdla.utils.memory': 'mmdla.analysis.memory',
+    'mmdla.utils.model': 'mmdla.apis.model',
+    'mmdla.utils.pictures': 'mmdla.datasets.images',
+    'mmdla.utils.pipeline': 'mmdla.apis.pipeline',
+    'mmdla.utils.predict': 'mmdla.apis.predict',
+    'mmdla.utils.video': 'mmdla.apis.video',
 }
 
 
