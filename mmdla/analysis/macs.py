@@ -56,8 +56,7 @@ class MacCounter(AbstractContextManager):
     def _stop(self, name: str) -> None:
         self.shares[name] += self.total
 
-    def _add_sums(self, stage: ResStage, _, out: Tensor | tuple) -> None:
-        out = out[0] if isinstance(out, tuple) else out  # with the state for the next stage
+    def _add_sums(self, stage: ResStage, _, out: Tensor) -> None:
         counts = (stage.attention.maps_summed(i) for i in range(len(stage)))
         added = sum(counts) * out.numel()
         self._sums += added

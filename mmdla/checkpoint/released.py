@@ -4,7 +4,6 @@ import re
 
 from torch import Tensor
 
-from .carried import convert_released_carried, is_released_carried
 from .vit import convert_released_vit, is_released_vit
 
 # Applied in order, each to what the one before left.
@@ -41,8 +40,6 @@ def convert_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     if is_released_vit(state):
         return convert_released_vit(state)
-    if is_released_carried(state):
-        return convert_released_carried(state)
     timm_stem = 'conv1.0.weight' in state
     return {_translate(name, timm_stem): v for name, v in state.items()}
 

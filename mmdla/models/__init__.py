@@ -4,8 +4,6 @@ from .dsu import DSU
 from .layer_attention import (
     DIALSTM,
     ECA,
-    KCLA,
-    RLA,
     SE,
     DLABase,
     DLALight,
@@ -20,8 +18,6 @@ __all__ = [
     'DIALSTM',
     'DSU',
     'ECA',
-    'KCLA',
-    'RLA',
     'SE',
     'DLABase',
     'DLALight',

@@ -9,25 +9,14 @@ from .base import DLABase, MRLABase
 from .channel import ECA, SE
 from .dia import DIALSTM
 from .interface import LayerAttention
-from .kcla import KCLA
 from .light import DLALight, MRLALight
-from .rla import RLA
 
 # Found without a registry, so that what others name SE or ECA there is in nobody's way.
-OURS = {
-    cls.__name__: cls
-    for cls in (DIALSTM, ECA, KCLA, RLA, SE, DLABase, DLALight, MRLABase, MRLALight)
-}
+OURS = {cls.__name__: cls for cls in (DIALSTM, ECA, SE, DLABase, DLALight, MRLABase, MRLALight)}
 
 
 def build_layer_attention(
-    cfg: dict | None,
-    channels: int,
-    num_blocks: int,
-    norm_cfg: dict,
-    previous_channels: int | None = None,
-    stride: int = 1,
-    last: bool = True,
+    cfg: dict | None, channels: int, num_blocks: int, norm_cfg: dict
 ) -> LayerAttention | None:
     """Build the layer attention of one stage.
 
@@ -38,9 +27,6 @@ def build_layer_attention(
         norm_cfg (dict): Norm layers of the backbone, unless ``cfg`` has its own. Without its
             ``requires_grad``: where pretrained norms are frozen, those of the attention are new
             and must learn.
-        previous_channels (int, optional): Channels of the stage before, None in the first stage.
-        stride (int): Stride of the stage. Default: 1.
-        last (bool): Whether no stage follows. Default: True.
 
     Raises:
         TypeError: ``cfg`` is no dict, or its type is no :class:`LayerAttention`.
@@ -49,32 +35,14 @@ def build_layer_attention(
     cfg = check_cfg('layer_attention', cfg, optional=True)
     if cfg is None:
         return None
-    module = find(cfg['type'])
-    of_stage = dict(channels=channels, num_blocks=num_blocks)
-    if module.crosses_stages:
-        of_stage.update(previous_channels=previous_channels, stride=stride, last=last)
-    if taken := set(of_stage) & set(cfg):
+    if taken := {'channels', 'num_blocks'} & set(cfg):
         raise ValueError(f'layer_attention: {min(taken)} is that of the stage, it cannot be given')
+    module = find(cfg['type'])
     check_names('layer_attention', module, [key for key in cfg if key != 'type'])
     learning = {key: value for key, value in norm_cfg.items() if key != 'requires_grad'}
-    arguments = {'norm_cfg': learning, **cfg, **of_stage}
+    arguments = {'norm_cfg': learning, **cfg, 'channels': channels, 'num_blocks': num_blocks}
     with errors_named('layer_attention'):
         return MODELS.build({**arguments, 'type': module})
-
-
-def count_extra_channels(cfg: dict | None) -> int:
-    """How many channels a block reads besides its input, with the attention of a config.
-
-    Raises:
-        TypeError: ``cfg`` is no dict, or its type is no :class:`LayerAttention`.
-        ValueError: The type is not registered, or the argument for it has a bad value.
-    """
-    cfg = check_cfg('layer_attention', cfg, optional=True)
-    if cfg is None:
-        return 0
-    with errors_named('layer_attention'):
-        arguments = {str(name): value for name, value in cfg.items() if name != 'type'}
-        return find(cfg['type']).extra_channels(**arguments)
 
 
 def find(kind: str | type) -> type[LayerAttention]:

@@ -17,24 +17,12 @@ class LayerAttention(BaseModule):
     stage and may be anything made of tensors. A subclass overrides :meth:`recalibrate` or
     :meth:`attend` and is registered with ``mmengine.registry.MODELS``; that is all.
 
-    What more it can say: :meth:`extra_channels` and :meth:`inputs`, that the blocks read something
-    besides their input; ``crosses_stages``, that the state of a stage's last block is the first
-    one of the next stage, for which the backbone builds it with the arguments
-    ``previous_channels`` (int, or None in the first stage), ``stride`` and ``last``; and
-    ``out_channels``, that the stage returns maps of other channels than its blocks.
-
-    Attributes:
-        crosses_stages (bool): Whether the state goes on from stage to stage. Default: False.
-        out_channels (int): Channels of what the last block's call returns. Default: ``C``.
-
     Args:
         channels (int): Channels ``C`` of the stage.
         num_blocks (int): Blocks of the stage.
         norm_cfg (dict): Norm layers of the backbone. Default: ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine.
     """
-
-    crosses_stages = False
 
     def __init__(
         self,
@@ -44,26 +32,14 @@ class LayerAttention(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(check_init_cfg(init_cfg) or None)
-        self.channels = self.out_channels = check_int('channels', channels)
+        self.channels = check_int('channels', channels)
         self.num_blocks = check_int('num_blocks', num_blocks)
         self.norm_cfg = check_norm_cfg(norm_cfg)
-
-    @classmethod
-    def extra_channels(cls, **arguments: Any) -> int:
-        """Return how many channels a block's first convolution gets besides those of its input.
-
-        The blocks are built before the attention, so that the class has to know.
-
-        Args:
-            **arguments: Those of the config, without ``type``.
-        """
-        return 0
 
     def start_as_identity(self) -> None:
         """Change the parameters so that the stage computes what it would without attention.
 
-        It must still learn from there. What can do that overrides this method. The weights for
-        :meth:`extra_channels` are zeroed besides.
+        It must still learn from there. What can do that overrides this method.
 
         Raises:
             ValueError: This attention cannot be the identity.
@@ -91,19 +67,6 @@ class LayerAttention(BaseModule):
         if before_sum:
             return self.recalibrate(index, x, state)
         return self.attend(index, x, shortcut, state)
-
-    def inputs(self, index: int, x: Tensor, state: Any) -> Tensor:
-        """Return what the residual branch of block ``index`` reads; its shortcut reads ``x``.
-
-        Args:
-            index (int): Block of the stage, from 0.
-            x (Tensor): Input of the block, shape (B, C_in, H_in, W_in).
-            state (Any): What the previous call returned.
-
-        Returns:
-            Tensor: Shape (B, C_in + extra_channels, H_in, W_in).
-        """
-        return x
 
     def recalibrate(self, index: int, residual: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Change the residual branch of block ``index`` before the shortcut is added.
@@ -146,7 +109,7 @@ class LayerAttention(BaseModule):
         Args:
             index (int): Block of the stage, from 0.
             block (ResidualBlock): That block.
-            x (Tensor): What :meth:`inputs` returned for it.
+            x (Tensor): Its input, shape (B, C_in, H_in, W_in).
             shortcut (Tensor): Its shortcut, shape (B, C, H, W).
             state (Any): What the previous call returned.
 

@@ -48,7 +48,6 @@ class ResidualBlock(BaseModule):
         drop_path_rate (float): Probability that a sample's residual is dropped.
         conv_cfg (dict, optional): Convolutions other than the deformable ones.
         norm_cfg (dict): Norm layers.
-        extra_channels (int): Channels that the first convolution reads besides the input.
     """
 
     expansion: int  # output channels over the channels of the 3x3 convolutions
@@ -65,12 +64,10 @@ class ResidualBlock(BaseModule):
         drop_path_rate,
         conv_cfg,
         norm_cfg,
-        extra_channels=0,
     ) -> None:
         super().__init__()
         self.in_channels, self.mid_channels = in_channels, mid_channels
         self.out_channels, self.stride, self.dilation = out_channels, stride, dilation
-        self.extra_channels = extra_channels
         self.with_cp = False  # the stage checkpoints
         self.downsample = downsample
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
@@ -115,11 +112,6 @@ class ResidualBlock(BaseModule):
         if self.last_norm.weight is not None:  # norm_cfg has affine=False
             nn.init.zeros_(self.last_norm.weight)
 
-    def zero_extra_inputs(self) -> None:
-        """Let the first convolution ignore what it reads besides the input."""
-        if self.extra_channels:
-            nn.init.zeros_(self.conv1.weight[:, self.in_channels :])
-
     def can_leave_norm(self) -> bool:
         """Whether ``residual(x, last_norm=False)`` leaves out an affine map and nothing else."""
         norm = self.last_norm
@@ -154,7 +146,7 @@ class ResidualBlock(BaseModule):
         """Return ``ReLU(residual(x) + shortcut)``.
 
         Args:
-            x (Tensor): Shape (B, C_in + extra_channels, H, W).
+            x (Tensor): Shape (B, C_in, H, W).
             shortcut (Tensor, optional): ``self.shortcut(x)``, if it is known.
             recalibrate (Callable, optional): Changes the residual before the sum.
 
@@ -201,13 +193,7 @@ class BasicBlock(ResidualBlock):
     ) -> None:
         super().__init__(in_channels, mid_channels, out_channels, stride, dilation, **kwargs)
         self._add_conv(
-            1,
-            in_channels + self.extra_channels,
-            mid_channels,
-            3,
-            stride=stride,
-            padding=dilation,
-            dilation=dilation,
+            1, in_channels, mid_channels, 3, stride=stride, padding=dilation, dilation=dilation
         )
         self._add_conv(2, mid_channels, out_channels, 3, padding=1)
 
@@ -247,7 +233,7 @@ class Bottleneck(ResidualBlock):
         super().__init__(in_channels, mid_channels, out_channels, stride, dilation, **kwargs)
         self.style = style
         stride1, stride2 = (1, stride) if style == 'pytorch' else (stride, 1)
-        self._add_conv(1, in_channels + self.extra_channels, mid_channels, 1, stride=stride1)
+        self._add_conv(1, in_channels, mid_channels, 1, stride=stride1)
         self._add_conv(
             2,
             mid_channels,

@@ -18,7 +18,7 @@ from ..arguments import (
     check_sequence,
     errors_named,
 )
-from ..layer_attention import build_layer_attention, count_extra_channels
+from ..layer_attention import build_layer_attention
 from ..layers import build_conv, build_norm, check_norm_cfg
 from . import options
 from .blocks import BasicBlock, Bottleneck, apply_relu
@@ -191,32 +191,22 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
         groups, base_width = check_int('groups', groups), check_int('base_width', base_width)
         if width_per_group is not None:
             base_width = check_int('width_per_group', width_per_group)
-        channels, previous = stem_channels, None
-        extra_channels = count_extra_channels(layer_attention)
+        channels = stem_channels
         for i, num_blocks in enumerate(self.stage_blocks):
             planes = base_channels * 2**i
             width = options.block_width(self.block, planes, base_channels, groups, base_width)
             grid = self.multi_grid if i == num_stages - 1 else None
             grid = options.block_dilations(dilations[i], num_blocks, self.contract_dilation, grid)
-            block_cfg = dict(mid_channels=width, extra_channels=extra_channels)
+            block_cfg = dict(mid_channels=width)
             if self.block is Bottleneck:
                 block_cfg.update(style=style, groups=groups, dcn=dcns[i], plugins=stage_plugins[i])
             blocks = self._make_blocks(
                 channels, planes * expansion, strides[i], grid, drop_path_rates[i], block_cfg
             )
             channels = planes * expansion
-            attention = build_layer_attention(
-                layer_attention,
-                channels,
-                num_blocks,
-                self.norm_cfg,
-                previous_channels=previous,
-                stride=strides[i],
-                last=i == num_stages - 1,
-            )
-            previous = channels
+            attention = build_layer_attention(layer_attention, channels, num_blocks, self.norm_cfg)
             self.add_module(f'layer{i + 1}', ResStage(blocks, attention, with_cp))
-        self.feat_dim = self.inplanes = self.stages[-1].out_channels
+        self.feat_dim = self.inplanes = channels
         self._start_attention()
         self._freeze_stages()
 
@@ -357,7 +347,9 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
         if not self.zero_init_attention:
             return
         for stage in self.stages:
-            stage.start_as_identity()
+            if stage.attention is None:
+                raise ValueError('zero_init_attention needs a layer_attention, got None')
+            stage.attention.start_as_identity()
 
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
@@ -379,12 +371,9 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
             tuple[Tensor, ...]: Shapes (B, C_i, H_i, W_i).
         """
         x = self._stem(x)
-        outs, carried = [], None
+        outs = []
         for i, stage in enumerate(self.stages):
-            if stage.crosses:
-                x, carried = stage(x, carried)
-            else:
-                x = stage(x)
+            x = stage(x)
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)

@@ -47,44 +47,15 @@ class ResStage(BaseModule):
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[i] for i in range(self.num_blocks))
 
-    @property
-    def crosses(self) -> bool:
-        """Whether the attention hands its state on to the next stage."""
-        return self.attention is not None and self.attention.crosses_stages
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output."""
-        of_block = self[-1].out_channels
-        return of_block if self.attention is None else self.attention.out_channels
-
-    def start_as_identity(self) -> None:
-        """Let the attention start as the identity.
-
-        Raises:
-            ValueError: There is none, or it cannot.
-        """
-        if self.attention is None:
-            raise ValueError('zero_init_attention needs a layer_attention, got None')
-        self.attention.start_as_identity()
-        for block in self:
-            block.zero_extra_inputs()
-
-    def forward(self, x: Tensor, *carried: Any) -> Tensor | tuple[Tensor, Any]:
-        """(B, C_in, H, W) to (B, C, H/stride, W/stride).
-
-        Args:
-            x (Tensor): Shape (B, C_in, H, W).
-            *carried (Any): Nothing, or the state that the stage before returned. Then the state
-                of this one is returned too, for the next.
-        """
-        state = carried[0] if carried else None
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C, H/stride, W/stride)."""
+        state = None
         for index in range(self.num_blocks):
             if self.with_cp and torch.is_grad_enabled():
                 x, state = checkpoint(self, self._step, index, x, state)
             else:
                 x, state = self._step(index, x, state)
-        return (x, state) if carried else x
+        return x
 
     def _step(self, index: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run block ``index`` and the attention: its output and the next state."""
@@ -92,7 +63,6 @@ class ResStage(BaseModule):
         if attention is None:
             return block(x), state
         shortcut = block.shortcut(x)  # (B, C, H, W)
-        x = attention.inputs(index, x, state)  # (B, C_in + extra_channels, H, W)
         fused = attention.run_fused(index, block, x, shortcut, state)
         if fused is not None:
             return fused
