@@ -5,10 +5,12 @@ import importlib
 import logging
 import os
 import pickle
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from .errors import CheckpointError, some
 from .whole import wrong_sum
 
 ZIP = b'PK\x03\x04'
-torch_load = torch.load  # as it is, also while ``inert_loading`` replaces it
+torch_load = torch.load  # PyTorch's own, also while ``inert_loading`` replaces it
 
 
 def load_file(path: str, whole: bool = False) -> Any:
@@ -41,7 +43,7 @@ def load_file(path: str, whole: bool = False) -> Any:
     if not os.path.getsize(path):
         raise CheckpointError(f'{path}: the file is empty')
     try:
-        _check_kind(path)
+        _check_kind(path, path)
         module = _inert_pickle(os.path.getsize(path))
         content = torch_load(path, map_location='cpu', weights_only=False, pickle_module=module)
     except CheckpointError:
@@ -67,19 +69,45 @@ def inert_loading() -> Iterator[None]:
 
     ``torch.load`` is replaced meanwhile. MMEngine's own calls of it execute what a file asks for:
     with PyTorch before 2.6 always, with later ones after a warning.
+
+    It may be nested and used by several threads at once: ``torch.load`` stays replaced until the
+    last of them has left, and is then what it was before the first one came.
     """
-
-    def load(f, map_location=None, *args, **kwargs) -> Any:
-        if isinstance(f, (str, os.PathLike)):
-            return to_device(load_file(os.fspath(f)), map_location)
-        kwargs.update(weights_only=False, pickle_module=_inert_pickle())
-        return torch_load(f, map_location, **kwargs)
-
-    torch.load = load
+    with _lock:
+        if torch.load is not _load_inert:
+            _swaps.append(_Swap(torch.load))
+            torch.load = _load_inert
+        swap = _swaps[-1]
+        swap.users += 1
     try:
         yield
     finally:
-        torch.load = torch_load
+        with _lock:
+            swap.users -= 1
+            if not swap.users:
+                _swaps.remove(swap)
+                torch.load = swap.before
+
+
+@dataclass(eq=False)
+class _Swap:
+    """One replacement of ``torch.load``: what was there, and how many still need it."""
+
+    before: Callable
+    users: int = 0
+
+
+_lock = threading.Lock()
+_swaps: list[_Swap] = []
+
+
+def _load_inert(f, map_location=None, *args, **kwargs) -> Any:
+    """Stand in for ``torch.load``."""
+    if isinstance(f, (str, os.PathLike)):
+        return to_device(load_file(os.fspath(f)), map_location)
+    _check_kind(f, getattr(f, 'name', 'a file object'))
+    kwargs.update(weights_only=False, pickle_module=_inert_pickle())
+    return torch_load(f, map_location, **kwargs)
 
 
 def to_device(value: Any, map_location: Any) -> Any:
@@ -96,20 +124,34 @@ def to_device(value: Any, map_location: Any) -> Any:
     return value
 
 
-def _check_kind(path: str) -> None:
-    with open(path, 'rb') as file:
-        start = file.read(16)
+def _check_kind(file: str | IO[bytes], name: str) -> None:
+    """Refuse what ``torch.load`` would hand to other readers, and damage."""
+    start = _first_bytes(file)
     if len(start) > 8 and start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < 1 << 27:
         raise CheckpointError(
-            f'{path}: a safetensors file; write it as a PyTorch checkpoint first: '
+            f'{name}: a safetensors file; write it as a PyTorch checkpoint first: '
             'torch.save(safetensors.torch.load_file(source), target)'
         )
     if start.startswith(ZIP):
         # by the reader that torch.load uses, which decides as it does
-        if 'constants.pkl' in torch._C.PyTorchFileReader(path).get_all_records():
-            raise CheckpointError(f'{path}: a TorchScript program, not a checkpoint')
-        if record := wrong_sum(path):
-            raise CheckpointError(f'{path}: damaged, the check sum of {record} in it is wrong')
+        if 'constants.pkl' in torch._C.PyTorchFileReader(file).get_all_records():
+            raise CheckpointError(f'{name}: a TorchScript program, not a checkpoint')
+        if not isinstance(file, str):
+            file.seek(0)
+        if record := wrong_sum(file):
+            raise CheckpointError(f'{name}: damaged, the checksum of {record} in it is wrong')
+        if not isinstance(file, str):
+            file.seek(0)
+
+
+def _first_bytes(file: str | IO[bytes]) -> bytes:
+    if isinstance(file, str):
+        with open(file, 'rb') as opened:
+            return opened.read(16)
+    place = file.tell()
+    start = file.read(16)
+    file.seek(place)
+    return start
 
 
 class Inert:

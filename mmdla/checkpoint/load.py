@@ -1,15 +1,20 @@
 """Loading a checkpoint into a backbone: all of it, or a refusal that says what and where."""
 
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
+from .biases import take_biases
 from .check import listed, weight_problems
 from .errors import CheckpointError, some
-from .names import select_backbone, to_our_names
-from .read import read_state_dict
+from .names import to_our_names
+from .prefix import read_backbone
+
+# what other kinds of ResNet have beside the stages, without which they compute something else
+PARTS = re.compile(r'(layer|stem|conv|bn|gn|norm|downsample)\d*(\.|_|$)')
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,14 @@ class LoadReport:
         loaded (list[str]): Names that were loaded.
         new (list[str]): Names of the model that the checkpoint does not have.
         left_out (list[str]): Names of the checkpoint that the backbone does not need.
+        folded (list[str]): Biases of convolutions that are in the running means now.
     """
 
     source: str
     loaded: list[str]
     new: list[str]
     left_out: list[str]
+    folded: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         attention = [name for name in self.loaded if '.attention.' in name]
@@ -34,6 +41,8 @@ class LoadReport:
         lines.append(f'  loaded:   {len(self.loaded)} tensors, {len(attention)} of the attention')
         lines.append(f'  new:      {len(self.new)} tensors{_groups(self.new)}')
         lines.append(f'  left out: {len(self.left_out)} tensors{_groups(self.left_out)}')
+        if self.folded:
+            lines.append(f'  folded into running means: {some(self.folded)}')
         return '\n'.join(lines)
 
 
@@ -52,14 +61,18 @@ def load_backbone(
 ) -> LoadReport:
     """Load a ResNet checkpoint, or one of ours, into a :class:`~mmdla.DLAResNet`.
 
-    Classifiers and detectors are accepted, the backbone is taken out of them. Only what a ResNet
-    does not have may be missing: the attention (all of it or nothing), plugins, offsets of
-    deformable convolutions, batch counters. Everything else must fit.
+    Classifiers, detectors and what self-supervised training saves are accepted; the backbone is
+    taken out of them, heads and queues are left out. Only what a ResNet does not have may be
+    missing: the attention (all of it or nothing), plugins, offsets of deformable convolutions,
+    batch counters; and with other ``in_channels`` than the checkpoint's the first convolution,
+    about which it warns. Biases of convolutions go into the running means of the norms.
+    Everything else must fit.
 
     Args:
         model (nn.Module): The backbone.
         checkpoint (str): File or address.
-        prefix (str, optional): Prefix of the backbone's names in the checkpoint. Default: found.
+        prefix (str, optional): Prefix of the backbone's names as they stand in the checkpoint
+            (:func:`mmdla.checkpoint.prefix.read_backbone`). Default: ``'backbone.'`` or none.
         map_location (str): Accepted as in MMEngine; tensors pass through the CPU.
 
     Returns:
@@ -71,25 +84,36 @@ def load_backbone(
     """
     if not (prefix is None or isinstance(prefix, str)):
         raise TypeError(f'prefix must be a string or None, got {prefix!r}')
-    state, left_out = select_backbone(read_state_dict(checkpoint), prefix)
-    if not state:
-        raise CheckpointError(f'{checkpoint}: no names that start with {prefix!r}')
+    state, left_out = read_backbone(checkpoint, prefix)
     count = len(state)
     state = to_our_names(state, avg_down=model.avg_down)
     if len(state) < count:
         raise CheckpointError(f'{checkpoint}: two of its names mean the same weight')
-    own = model.state_dict()
+    state, idle, folded, bias_problems = take_biases(state, model)
+    own = _own_and_optional(model, state)
+    stem = _stem_of_other_images(state, own, model)
+    left_out += idle + stem
+    state = {name: v for name, v in state.items() if name not in stem}
     not_ours = [name for name in state if name not in own]
-    spare = [name for name in not_ours if _is_spare(name, model.num_stages)]
     missing = [name for name in own if name not in state]
-    new = [name for name in missing if _may_be_new(name, model)]
+    new = [name for name in missing if _may_be_new(name, model) or name in stem]
+    missing = [name for name in missing if name not in new]
+    spare = [name for name in not_ours if _is_spare(name, model.num_stages)]
+    if not missing:  # a whole ResNet, with heads of other kinds
+        spare += [name for name in not_ours if name not in spare and not PARTS.match(name)]
     problems = listed(
         {
             'not in the model': [name for name in not_ours if name not in spare],
-            'not in the checkpoint': [name for name in missing if name not in new],
+            'not in the checkpoint': missing,
+            'biases of convolutions that the model does not have': bias_problems,
             **weight_problems(state, own),
         }
     )
+    if stem and model.frozen_stages >= 0:
+        problems.append(
+            f'in_channels={own[stem[0]].shape[1]} leaves {stem[0]} new, and frozen_stages='
+            f'{model.frozen_stages} would freeze it untrained (frozen_stages=-1 lets it learn)'
+        )
     new_attention = [name for name in new if _is_attention(name)]
     if new_attention and any(_is_attention(name) for name in state):
         problems.append(f'attention weights missing: {some(new_attention)}')
@@ -108,14 +132,49 @@ def load_backbone(
         )
     loaded = {name: v for name, v in state.items() if name in own}
     model.load_state_dict(loaded, strict=False)
+    if stem:
+        print_log(
+            f'{stem[0]} is new, not loaded: the model has in_channels={own[stem[0]].shape[1]}, '
+            f'{checkpoint} has another number',
+            logger='current',
+            level=logging.WARNING,
+        )
     report = LoadReport(
         checkpoint,
         list(loaded),
         [name for name in new if not name.endswith('num_batches_tracked')],
         left_out + spare,
+        folded,
     )
     print_log(str(report), logger='current')
     return report
+
+
+def _own_and_optional(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the model has, and what its attention can have besides and the checkpoint has."""
+    own = model.state_dict()
+    for i, stage in enumerate(model.stages):
+        if stage.attention is None:
+            continue
+        for name in stage.attention.optional_parameters():
+            full = f'layer{i + 1}.attention.{name}'
+            if full in state:
+                own.setdefault(full, stage.attention.optional_parameter(name))
+            elif any(n.startswith(full.rpartition('.')[0] + '.') for n in state):
+                own.pop(full, None)  # taken care of where it is loaded
+    return own
+
+
+def _stem_of_other_images(
+    state: dict[str, Tensor], own: dict[str, Tensor], model: nn.Module
+) -> list[str]:
+    """The first convolution, if it is for images of another number of channels."""
+    name = 'stem.0.weight' if model.deep_stem else 'conv1.weight'
+    if name not in state or name not in own:
+        return []
+    theirs, ours = state[name].shape, own[name].shape
+    fits = len(theirs) == len(ours) and theirs[0] == ours[0] and theirs[2:] == ours[2:]
+    return [name] if fits and theirs[1] != ours[1] else []
 
 
 def _is_attention(name: str) -> bool:

@@ -11,6 +11,7 @@ from .errors import CheckpointError, some
 from .inert import inert_loading, load_file
 from .remote import ways_out
 
+DEPTH = 5  # of nested dictionaries; in a damaged file one may contain itself
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
 
@@ -31,26 +32,49 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     Raises:
         CheckpointError: There is no such file, it is damaged, or it holds no tensors.
     """
-    path = os.fspath(path)
-    checkpoint = _read_remote(path) if '://' in path else load_file(path)
-    state = checkpoint
-    while isinstance(state, dict):
-        inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), None)
-        if inner is None:
-            break
-        state = inner
+    checkpoint = read_content(path)
+    state = unwrap(checkpoint)
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f'{path}: no state dict in it, but {type(state).__name__}')
-    tensors = {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
+    tensors = only_tensors(state)
     if not tensors:
         raise CheckpointError(f'{path}: no tensors in it, its keys are {list(state)[:6]}')
     others = [str(k) for k in state if k not in tensors]
     if others:
         raise CheckpointError(f'{path}: entries that are no dense tensors: {some(others)}')
-    while all(name.startswith('module.') for name in tensors):
-        tensors = {name.removeprefix('module.'): v for name, v in tensors.items()}
     meta = checkpoint.get('meta')
-    return tensors, meta if isinstance(meta, dict) else {}
+    return strip_module(tensors), meta if isinstance(meta, dict) else {}
+
+
+def read_content(path: str | os.PathLike) -> Any:
+    """Everything that is in a file or at an address, without running any code of it."""
+    path = os.fspath(path)
+    return _read_remote(path) if '://' in path else load_file(path)
+
+
+def unwrap(checkpoint: Any) -> Any:
+    """What is within the ``state_dict``, ``model``, … of a checkpoint."""
+    for _ in range(DEPTH):
+        if not isinstance(checkpoint, dict):
+            break
+        inner = (checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), dict))
+        found = next(inner, None)
+        if found is None:
+            break
+        checkpoint = found
+    return checkpoint
+
+
+def only_tensors(state: dict) -> dict[str, Tensor]:
+    """The entries that are dense tensors under a name."""
+    return {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
+
+
+def strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the ``module.`` of data-parallel training, where all names have it."""
+    while tensors and all(name.startswith('module.') for name in tensors):
+        tensors = {name.removeprefix('module.'): v for name, v in tensors.items()}
+    return tensors
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:

@@ -5,17 +5,18 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from .errors import CheckpointError
 
-LEGACY = b'\x80'  # how a checkpoint of PyTorch before 1.6 begins, which has no check sums
+LEGACY = b'\x80'  # how a checkpoint of PyTorch before 1.6 begins, which has no checksums
 CHUNK = 1 << 20
 
 
 def find_damage(path: str | os.PathLike) -> str | None:
-    """What is wrong with a checkpoint file, judged by its size and check sums alone.
+    """What is wrong with a checkpoint file, judged by its size and checksums alone.
 
-    PyTorch writes zip archives with a check sum for every tensor, the directory of the archive at
+    PyTorch writes zip archives with a checksum for every tensor, the directory of the archive at
     its end. So this reads the file once and unpickles nothing.
     Folders, as DeepSpeed writes them, are not looked into.
 
@@ -34,7 +35,7 @@ def find_damage(path: str | os.PathLike) -> str | None:
             if file.read(1) == LEGACY:
                 return None
         if record := wrong_sum(path):
-            return f'the check sum of {record} in it is wrong'
+            return f'the checksum of {record} in it is wrong'
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith('/data.pkl') for name in archive.namelist()):
                 return 'it is an archive, but not one of PyTorch'
@@ -47,8 +48,8 @@ def find_damage(path: str | os.PathLike) -> str | None:
     return None
 
 
-def wrong_sum(path: str | os.PathLike) -> str | None:
-    """The first record of a zip archive that its check sum contradicts.
+def wrong_sum(path: str | os.PathLike | IO[bytes]) -> str | None:
+    """The first record of a zip archive that its checksum contradicts.
 
     Raises:
         zipfile.BadZipFile: It is no zip archive, or its directory is damaged.
@@ -56,7 +57,7 @@ def wrong_sum(path: str | os.PathLike) -> str | None:
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if not record.CRC:
-                continue  # written without check sums, which PyTorch allows
+                continue  # written without checksums, which PyTorch allows
             try:
                 with archive.open(record) as file:
                     while file.read(CHUNK):

@@ -59,7 +59,7 @@ def test_every_changed_byte_of_a_tensor_is_seen(save):
     start = data.index(tensor)
     for place in range(start, start + len(tensor), len(tensor) // 50):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        assert 'check sum' in find_damage(path), place
+        assert 'checksum' in find_damage(path), place
 
 
 def test_other_files_are_no_checkpoints(tmp_path):

@@ -7,6 +7,7 @@ A value map is kept once, as its block made it: what DLA-B does to it is a produ
 vector, and ``GAP(g ⊙ v) = g ⊙ GAP(v)``, so the products are kept as vectors beside the maps.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,27 @@ class BaseHeads(Heads):
             self.scale = nn.Parameter(weight.new_empty(len(weight), 1, 1))
         nn.init.zeros_(self.scale)
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Load weights that were trained with a scale, or without one, which is a scale of 1.
+
+        A scale that the config does not ask for is made here; an optimizer that was made before
+        does not know it.
+        """
+        name = f'{prefix}scale'
+        if name in state_dict and self.scale is None:
+            self.start_with_zero_scale()
+            self.scale.requires_grad_(self.value.weight.requires_grad)
+            warnings.warn(
+                'The weights of the attention were trained with zero_init_attention=True, which '
+                'the config does not have: their scale is loaded and used. To train it further, '
+                'set zero_init_attention=True',
+                stacklevel=2,
+            )
+        elif self.scale is not None and name not in state_dict:
+            if any(key.startswith(prefix) for key in state_dict):
+                state_dict[name] = torch.ones_like(self.scale)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
 
 @MODELS.register_module()
 class MRLABase(MultiHeadAttention):
@@ -112,6 +134,12 @@ class MRLABase(MultiHeadAttention):
     def start_as_identity(self):
         for heads in self.blocks:
             heads.start_with_zero_scale()
+
+    def optional_parameters(self):
+        return tuple(f'blocks.{i}.scale' for i in range(self.num_blocks))
+
+    def optional_parameter(self, name):
+        return self.get_submodule(name.rpartition('.')[0]).value.weight[:, :, :1, 0]  # (C, 1, 1)
 
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]

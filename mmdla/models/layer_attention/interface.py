@@ -5,6 +5,8 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmdla.checkpoint.attention import check_attention
+
 from ..arguments import check_init_cfg, check_int
 from ..layers import check_norm_cfg
 
@@ -35,6 +37,23 @@ class LayerAttention(BaseModule):
         self.channels = check_int('channels', channels)
         self.num_blocks = check_int('num_blocks', num_blocks)
         self.norm_cfg = check_norm_cfg(norm_cfg)
+
+    def optional_parameters(self) -> tuple[str, ...]:
+        """Return names that a state dict may have or lack, whatever this attention has.
+
+        They are taken care of where they are loaded.
+        """
+        return ()
+
+    def optional_parameter(self, name: str) -> Tensor:
+        """Return a tensor of the shape and dtype of one of :meth:`optional_parameters`."""
+        raise KeyError(name)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Load as every module, but refuse another attention, or half of one, within a model."""
+        if prefix:
+            check_attention(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def start_as_identity(self) -> None:
         """Change the parameters so that the stage computes what it would without attention.

@@ -27,17 +27,19 @@ class _StatisticsKept:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.before = []  # for every time that it is entered, so that it may be nested
 
     def __enter__(self) -> None:
-        self.before = [
+        before = [
             (norm, norm.momentum, norm.num_batches_tracked.clone())
             for norm in self.module.modules()
             if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats
         ]
-        for norm, *_ in self.before:
+        self.before.append(before)
+        for norm, *_ in before:
             norm.momentum = 0.0  # the means stay, and the same tensors are saved as the first time
 
     def __exit__(self, *_) -> None:
-        for norm, momentum, batches in self.before:
+        for norm, momentum, batches in self.before.pop():
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(batches)

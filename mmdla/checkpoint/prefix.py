@@ -1,0 +1,74 @@
+"""Where in a checkpoint the ResNet is: under which prefix, in which of its dictionaries."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from .errors import CheckpointError, some
+from .names import select_backbone
+from .read import DEPTH, only_tensors, read_content, strip_module, unwrap
+
+State = dict[str, Tensor]
+SIGN = 'layer1.0.conv1.weight'  # every ResNet has it
+
+
+def read_backbone(path: str | os.PathLike, prefix: str | None = None) -> tuple[State, list[str]]:
+    """Tensors of the backbone in a checkpoint, and the names of everything else in it.
+
+    Args:
+        path (str): File or address.
+        prefix (str, optional): Prefix of the backbone's names, as they stand in the file
+            (``'module.encoder_q'``), without the ``module.`` of data-parallel training, or with the
+            names of the dictionaries in the file before it (``'teacher'``). Default:
+            ``'backbone.'`` where such names are there, else none.
+
+    Raises:
+        CheckpointError: The file cannot be read, or has no tensors under the prefix.
+    """
+    content = read_content(path)
+    state = unwrap(content)
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f'{path}: no state dict in it, but {type(state).__name__}')
+    tensors = only_tensors(state)
+    whole = dict(_flat(content))
+    if not (tensors or whole):
+        raise CheckpointError(f'{path}: no tensors in it, its keys are {list(state)[:6]}')
+    others = [str(key) for key in state if key not in tensors]
+    if prefix is None:
+        found, rest = select_backbone(strip_module(tensors))
+        if SIGN not in found and (places := find_prefixes(tensors or whole)):
+            raise CheckpointError(f'{path}: {_hint(places)}')
+        return found, rest + others
+    for names in (tensors, strip_module(tensors), whole):
+        found, rest = select_backbone(names, prefix)
+        if found:
+            more = []
+            if SIGN not in found:  # a model within, 'teacher' for one
+                found, more = select_backbone(strip_module(found))
+            return found, rest + more + (others if names is not whole else [])
+    places = find_prefixes(tensors) or find_prefixes(whole)
+    first = sorted({f'{name.split(".")[0]}.' for name in tensors or whole})
+    there = _hint(places) if places else f'its names begin with {some(first)}'
+    raise CheckpointError(f'{path}: no names that start with {prefix!r}; {there}')
+
+
+def find_prefixes(names: State) -> list[str]:
+    """Prefixes under which there is a ResNet."""
+    ends = [name.removesuffix(SIGN) for name in names if name.endswith(f'.{SIGN}')]
+    return [end.removesuffix('.') for end in ends]
+
+
+def _hint(places: list[str]) -> str:
+    quoted = [repr(place) for place in places]
+    return f'ResNets are in it under these prefixes (init_cfg=dict(prefix=...)): {some(quoted)}'
+
+
+def _flat(value: Any, prefix: str = '', depth: int = DEPTH) -> Iterator[tuple[str, Tensor]]:
+    """All dense tensors in nested dictionaries, their names joined by dots."""
+    if isinstance(value, dict) and depth:
+        for key, inner in value.items():
+            if isinstance(key, str):
+                yield from _flat(inner, f'{prefix}{key}.', depth - 1)
+        yield from ((prefix + name, v) for name, v in only_tensors(value).items())
