@@ -7,14 +7,16 @@ import os
 import pickle
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
 
 from .errors import CheckpointError, some
@@ -104,10 +106,18 @@ _swaps: list[_Swap] = []
 def _load_inert(f, map_location=None, *args, **kwargs) -> Any:
     """Stand in for ``torch.load``."""
     if isinstance(f, (str, os.PathLike)):
-        return to_device(load_file(os.fspath(f)), map_location)
+        return to_device(without_program(load_file(os.fspath(f))), map_location)
     _check_kind(f, getattr(f, 'name', 'a file object'))
     kwargs.update(weights_only=False, pickle_module=_inert_pickle())
-    return torch_load(f, map_location, **kwargs)
+    return without_program(torch_load(f, map_location, **kwargs))
+
+
+def without_program(checkpoint: Any) -> Any:
+    """Take out the config of old MMCV, which ``Runner.resume`` would run as a Python program."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict) and meta.pop('config', None) is not None:
+        print_log('meta.config of the checkpoint is left out, not run', 'current')
+    return checkpoint
 
 
 def to_device(value: Any, map_location: Any) -> Any:
@@ -179,6 +189,7 @@ class Inert:
         pass
 
 
+GETATTR = {('builtins', 'getattr'), ('__builtin__', 'getattr')}
 PLAIN = (set, frozenset, complex, range, slice)
 _SAFE = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
@@ -192,10 +203,48 @@ _SAFE = {
     ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
     ('torch._utils', '_rebuild_parameter'): torch._utils._rebuild_parameter,
-    ('mmengine.logging.history_buffer', 'HistoryBuffer'): HistoryBuffer,
+    ('mmengine.config.config', 'ConfigDict'): ConfigDict,  # in dataset_meta, from metainfo=dict()
 }
+
+
+class Owner(NamedTuple):
+    """Stands in for a class of which a file needs static functions, and nothing else."""
+
+    functions: Mapping[str, Callable]  # by name; not to be changed, neither by a file
+
+
+class History(HistoryBuffer):
+    """A ``HistoryBuffer`` until the whole file is read.
+
+    MMEngine's changes what all buffers of the process calculate to what a file says.
+    """
+
+    made: list['History']  # in one file
+
+    def __new__(cls, *args, **kwargs) -> 'History':
+        history = super().__new__(cls)
+        cls.made.append(history)
+        return history
+
+    def __setstate__(self, state: dict) -> None:
+        state = {k: v for k, v in state.items() if k != 'statistics_methods'}
+        self.__dict__.update(state)
+
+
+HISTORY = 'mmengine.logging.history_buffer', 'HistoryBuffer'
 # what MMEngine's message hub is made of, which a resumed run needs
 STATISTICS = ('min', 'max', 'current', 'mean')
+# arithmetic on three numbers, which the state of the scheduler refers to
+_OWNERS = {
+    ('mmengine.optim.scheduler.param_scheduler', 'OneCycleParamScheduler'): Owner(
+        types.MappingProxyType(
+            dict(
+                _annealing_cos=OneCycleParamScheduler._annealing_cos,
+                _annealing_linear=OneCycleParamScheduler._annealing_linear,
+            )
+        )
+    )
+}
 _NUMPY_CORE = 'numpy._core' if digit_version(np.__version__) >= (2,) else 'numpy.core'
 _SAFE_BY_NAME = {
     ('numpy', 'dtype'),
@@ -212,10 +261,24 @@ _SAFE_BY_NAME = {
 class _InertUnpickler(pickle.Unpickler):
     largest: int | None = None  # numbers of a tensor; damage may ask for terabytes
     ignored: set[str]  # what was made inert
+    history: type[History]
+
+    def load(self) -> Any:
+        content = super().load()
+        for history in self.history.made:
+            history.__class__ = HistoryBuffer
+        return content
 
     def find_class(self, module: str, name: str) -> Any:
-        if name == 'getattr':
-            return self._statistic
+        if (module, name) in GETATTR:
+            return self._attribute
+        if (module, name) == HISTORY:
+            return self.history
+        if (module, name) in _OWNERS:
+            return _OWNERS[module, name]
+        owner, _, function = name.rpartition('.')  # as protocol 4 writes it
+        if (module, owner) == HISTORY or (module, owner) in _OWNERS:
+            return self._attribute(self.find_class(module, owner), function)
         if (module, name) in _SAFE:
             return _SAFE[module, name]
         if (module, name) in _SAFE_BY_NAME:
@@ -225,10 +288,15 @@ class _InertUnpickler(pickle.Unpickler):
         self.ignored.add(f'{module}.{name}')
         return Inert
 
-    def _statistic(self, owner: Any, name: str) -> Any:
-        """``getattr`` for the only case that files of MMEngine have: ``HistoryBuffer.mean``."""
-        if owner is HistoryBuffer and name in STATISTICS:
+    def _attribute(self, owner: Any, name: str) -> Any:
+        """``getattr`` for the only cases that files of MMEngine have.
+
+        These are ``HistoryBuffer.mean`` and the like, and the functions of an :class:`Owner`.
+        """
+        if owner is self.history and name in STATISTICS:
             return getattr(HistoryBuffer, name)
+        if isinstance(owner, Owner) and name in owner.functions:
+            return owner.functions[name]
         self.ignored.add(f'getattr({getattr(owner, "__name__", type(owner).__name__)}, {name!r})')
         return Inert
 
@@ -256,7 +324,9 @@ def _import(module: str, name: str) -> Any:
 def _inert_pickle(largest: int | None = None) -> types.SimpleNamespace:
     """What ``torch.load`` needs of a pickle module."""
     ignored: set[str] = set()
-    unpickler = type('InertUnpickler', (_InertUnpickler,), dict(largest=largest, ignored=ignored))
+    history = type('History', (History,), dict(made=[]))
+    own = dict(largest=largest, ignored=ignored, history=history)
+    unpickler = type('InertUnpickler', (_InertUnpickler,), own)
     return types.SimpleNamespace(
         ignored=ignored,
         Unpickler=unpickler,

@@ -8,10 +8,11 @@ from pathlib import Path
 from mmengine.dist import master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmdla.checkpoint.resume import SCHEME
+from mmdla.checkpoint.resume import SCHEME, check_same_model
 from mmdla.checkpoint.whole import newest_whole
 from mmdla.files import explain_full_disk, part_of, written_whole
 
@@ -73,7 +74,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - A full disk ends the training with a message; the earlier checkpoints stay.
     - Resuming takes the newest checkpoint that is whole (:func:`~mmdla.checkpoint.newest_whole`)
       instead of the one that ``last_checkpoint`` names, and reads it without executing anything
-      that is in it. What a killed run left half-written is removed.
+      that is in it. A checkpoint of another model is refused, and a run that is finished says so.
+      What a killed run left half-written is removed.
 
     Only for local folders; with ``backend_args`` or an address as ``out_dir`` it does what
     MMEngine's does. ``tools/train.py`` uses it by itself. In other tools::
@@ -81,7 +83,8 @@ class AtomicCheckpointHook(CheckpointHook):
         default_hooks = dict(checkpoint=dict(type='mmdla.engine.AtomicCheckpointHook', interval=1))
 
     Raises:
-        CheckpointError: When training starts, if it is to be resumed and no checkpoint is whole.
+        CheckpointError: When training starts, if it is to be resumed and no checkpoint is whole,
+            or it is of another model.
         TrainingError: The disk is full.
     """
 
@@ -102,8 +105,24 @@ class AtomicCheckpointHook(CheckpointHook):
         if path is not None and '://' not in str(path) and not os.path.isdir(path):
             runner._load_from = f'{SCHEME}{path}'
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to go on with another model, before anything is loaded into it."""
+        super().after_load_checkpoint(runner, checkpoint)
+        if not (runner._resume and isinstance(checkpoint.get('state_dict'), dict)):
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not any(is_model_wrapper(module) for module in model.modules()):  # parts of it sharded
+            check_same_model(checkpoint['state_dict'], model.state_dict())
+
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        loop = runner.train_loop
+        if runner._resume and (loop.iter >= loop.max_iters or loop.epoch >= loop.max_epochs):
+            runner.logger.warning(
+                f'nothing to do: the run is finished, its checkpoint is of epoch {loop.epoch} of '
+                f'{loop.max_epochs}, iteration {loop.iter} of {loop.max_iters}. '
+                'To train longer, raise train_cfg.max_epochs or max_iters'
+            )
         if self.atomic:
             self._remove_parts()
 
