@@ -509,10 +509,15 @@ def programs(draw) -> Program:
     plain = draw(_models())
     names = module_names(plain)
     hooks = draw(st.lists(_hooks(names), max_size=3))
+    captures = draw(st.integers(0, 2)) == 0
+    if captures:  # maps in the middle of a stage, between which gradients are taken
+        places = st.one_of(*(st.sampled_from(names[kind]) for kind in ('block', 'block', 'leaf')))
+        kinds = st.sampled_from(('forward_pre', 'forward'))
+        hooks = draw(st.lists(st.builds(Hook, kinds, places), min_size=2, max_size=5)) + hooks[:1]
     if draw(st.integers(0, 9)) == 0:
         hooks.append(Hook(draw(st.sampled_from(GLOBAL))))
     setup = draw(_setups(plain, names))
-    return Program(setup, tuple(hooks), draw(_steps()))
+    return Program(setup, tuple(hooks), draw(_partial_steps() if captures else _steps()))
 
 
 def _hooks(names: dict[str, tuple[str, ...]]):
@@ -537,7 +542,7 @@ def _models(draw) -> Setup:
         options += [(name, draw(st.sampled_from(OPTIONS[name]))) for name in ('form', 'context')]
     if attention == 'DLABase':
         options.append(('refresh', draw(st.sampled_from(OPTIONS['refresh']))))
-    depth = draw(st.sampled_from((18, 18, 50)))
+    depth = draw(st.sampled_from((18, 50)))
     return Setup(
         attention, tuple(options), depth, norm=draw(st.sampled_from(('BN', 'BN', 'BN', 'GN')))
     )
@@ -562,9 +567,9 @@ def _setups(draw, model: Setup, names: dict[str, tuple[str, ...]]) -> Setup:
     )
 
 
-def _refs(kinds: tuple[str, ...], largest: int):
+def _refs(kinds: tuple[str, ...], largest: int, forwards=st.integers(0, 1)):  # noqa: B008
     return st.lists(
-        st.builds(Ref, st.sampled_from(kinds), st.integers(0, 40), st.integers(0, 1)),
+        st.builds(Ref, st.sampled_from(kinds), st.integers(0, 40), forwards),
         min_size=1,
         max_size=largest,
     ).map(tuple)
@@ -586,6 +591,16 @@ def _steps(draw) -> tuple[Step, ...]:
     steps = draw(st.lists(step, max_size=3))
     last = draw(st.builds(Backward, roots, st.booleans()))
     return (first, *steps, last)
+
+
+@st.composite
+def _partial_steps(draw) -> tuple[Step, ...]:
+    """One forward pass and several backward passes, each over a part of its graph."""
+    maps = _refs(('map',), 2, st.just(0))
+    some = st.one_of(maps, _refs(('level',), 1, st.just(0)))
+    step = st.one_of(st.builds(Grad, some, maps), st.builds(Backward, some))
+    steps = draw(st.lists(step, min_size=1, max_size=3))
+    return (Forward(), *steps, Backward(draw(some), draw(st.booleans())))
 
 
 def check(program: Program) -> Trace:

@@ -35,6 +35,15 @@ def test_fused_operations_are_the_modules(program):
 
 
 @pytest.mark.parametrize('kind', FUSED)
+@pytest.mark.parametrize('training', [False, True])
+def test_part_of_a_graph_and_then_another(kind, training):
+    """The gradient of a level at one block, then a loss on what an earlier block received."""
+    hooks = Hook('forward_pre', 'layer2.2'), Hook('forward_pre', 'layer2.3')
+    steps = (Forward(), Grad((LAST,), (Ref('map', 1),)), Backward((Ref('map', 0),)))
+    check(Program(Setup(kind, depth=50, training=training, norm_eval=True), hooks, steps))
+
+
+@pytest.mark.parametrize('kind', FUSED)
 def test_drop_path_of_blocks_without_gradients(kind):
     """Batch norms in eval mode, no gradients, and still samples are dropped."""
     check(
