@@ -340,7 +340,9 @@ class _Run:
                 )
             ),
             'tensor_hook': lambda: keep(on_output(hook_gradient)),
-            'scale_gradient': lambda: keep(on_output(lambda t: hook_gradient(t, lambda g: 2 * g))),
+            'scale_gradient': lambda: keep(
+                on_output(lambda t: hook_gradient(t, lambda g: g if g is None else 2 * g))
+            ),
             'retain_grad': lambda: keep(on_output(retain)),
             'detach_input': lambda: keep(on_input(lambda t: t.detach())),
             'scale_input': lambda: keep(on_input(lambda t: 0.5 * t)),
