@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as module_hooks
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
@@ -99,6 +99,16 @@ def _is_exporting() -> bool:
     return is_exporting is None or is_exporting()  # PyTorch before 2.7 cannot tell
 
 
+def has_global_hooks() -> bool:
+    """Whether hooks are registered on all modules; PyTorch 2.4 has no function for that."""
+    return bool(
+        module_hooks._global_forward_hooks
+        or module_hooks._global_forward_pre_hooks
+        or module_hooks._global_backward_hooks
+        or module_hooks._global_backward_pre_hooks
+    )
+
+
 def is_observed(module: nn.Module) -> bool:
     """Whether a call of a module is seen by somebody, or is not that of its class."""
     return bool(
@@ -106,7 +116,7 @@ def is_observed(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _has_any_global_hook()
+        or has_global_hooks()
         or 'forward' in module.__dict__
         or 'parametrizations' in module._modules
     )
