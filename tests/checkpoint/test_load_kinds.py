@@ -1,6 +1,7 @@
 """Checkpoints of Caffe, of self-supervised training and for other images; another attention."""
 
 import logging
+import warnings
 
 import pytest
 import torch
@@ -234,7 +235,7 @@ OTHERS = {
     'type back': (LIGHT, MRLA, 'not in the model.*dsu'),
     'base to light': (BASE, LIGHT, 'not in the checkpoint.*lambda_'),
     'reduction': (LIGHT, dict(LIGHT, reduction=2), 'other shapes.*dsu'),
-    'form': (LIGHT, dict(LIGHT, form='shared'), 'layer1.attention'),
+    'form': (LIGHT, dict(LIGHT, form='shared'), 'not in the checkpoint.*from_cy'),
     'kernel': (MRLA, dict(MRLA, kernel_size=7), 'other shapes.*query'),
     'norm': (MRLA, dict(MRLA, norm_cfg=dict(type='GN', num_groups=2)), 'not in the model.*running'),
     'se': (dict(type='SE', reduction=4), dict(type='ECA'), 'not in the checkpoint'),
@@ -274,3 +275,55 @@ def test_weight_norm_translates_its_old_names():
     before = value.weight.clone()
     model.load_state_dict(state)
     torch.testing.assert_close(value.weight, 2 * before)
+
+
+def stages_of(state, numbers):
+    return {k: v for k, v in state.items() if k[:5] != 'layer' or int(k[5]) in numbers}
+
+
+def test_stages(saved):
+    """All of the model's stages must be there; others, up to a ResNet's four, may be."""
+    state = resnet()
+    three = dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1))
+    with pytest.raises(CheckpointError, match=r'not in the checkpoint \(\d+\): layer4\.0\.'):
+        load_backbone(net(), saved(stages_of(state, (1, 2, 3))))
+    report = load_backbone(net(**three), saved(state))
+    assert {name[:6] for name in report.left_out} == {'layer4'}
+    fifth = {k.replace('layer4', 'layer5'): v for k, v in state.items() if 'layer4' in k}
+    for model in (net(), net(**three)):
+        with pytest.raises(CheckpointError, match=r'not in the model \(\d+\): layer5\.0\.conv1'):
+            load_backbone(model, saved(state | fifth))
+
+
+def test_only_the_attention_of_frozen_stages_is_asked_for(saved):
+    path = saved(resnet())
+    with pytest.raises(CheckpointError, match='freeze_attention') as caught:
+        load_backbone(net(frozen_stages=1, freeze_attention=True), path)
+    assert 'layer1.attention' in str(caught.value) and 'layer2' not in str(caught.value)
+    load_backbone(net(frozen_stages=0, freeze_attention=True), path)
+    load_backbone(net(frozen_stages=1), path)
+    load_backbone(net(frozen_stages=1, freeze_attention=True, zero_init_attention=True), path)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'warned'),
+    [
+        (dict(frozen_stages=1, freeze_attention=True), True),
+        (dict(frozen_stages=0, freeze_attention=True), False),
+        (dict(frozen_stages=1), False),
+        (dict(frozen_stages=1, freeze_attention=True, layer_attention=None), False),
+        (dict(freeze_attention=True), False),
+    ],
+    ids=str,
+)
+def test_the_warning_on_random_attention_that_is_frozen(saved, arguments, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        net(**arguments).init_weights()
+    assert warned == any('random attention' in str(w.message) for w in caught)
+    trained = dict(type='Pretrained', checkpoint=saved(lively(net()).state_dict()))
+    if arguments.get('layer_attention', LIGHT):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            net(**arguments, init_cfg=trained).init_weights()
+        assert not any('random attention' in str(w.message) for w in caught)
