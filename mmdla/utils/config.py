@@ -18,6 +18,7 @@ from torch import Tensor
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
 
 from ..checkpoint.check import listed, weight_problems
+from ..checkpoint.errors import CheckpointError
 from ..checkpoint.inert import inert_loading
 from .config_types import import_types, infer_scope
 from .errors import InputError
@@ -183,7 +184,9 @@ def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
     try:
         with inert_loading():
             return load(path, **{**kwargs, 'strict': True})
-    except (RuntimeError, AttributeError, KeyError, TypeError) as error:
+    except (CheckpointError, RuntimeError, AttributeError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError) and str(path) in str(error):
+            raise  # of the file, not of what is in it
         lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
         raise InputError(
             f'checkpoint {path} cannot be used with this config:\n' + '\n'.join(lines[:12])
