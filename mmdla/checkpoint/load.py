@@ -14,7 +14,7 @@ from .names import to_our_names
 from .prefix import read_backbone
 
 # what other kinds of ResNet have beside the stages, without which they compute something else
-PARTS = re.compile(r'(layer|stem|conv|bn|gn|norm|downsample)\d*(\.|_|$)')
+PARTS = re.compile(r'(layer|stem|conv|bn|gn|norm|downsample)\d*(\.|_|$)|$')
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,10 @@ def read_backbone(path: str | os.PathLike, prefix: str | None = None) -> tuple[S
     whole = dict(_flat(content))
     if not (tensors or whole):
         raise CheckpointError(f'{path}: no tensors in it, its keys are {list(state)[:6]}')
-    others = [str(key) for key in state if key not in tensors]
+    odd = [str(k) for k, v in state.items() if k not in tensors and _is_odd(k, v)]
+    if odd:
+        raise CheckpointError(f'{path}: entries that are no dense tensors: {some(odd)}')
+    others = [key for key in state if key not in tensors]
     if prefix is None:
         found, rest = select_backbone(strip_module(tensors))
         if SIGN not in found and (places := find_prefixes(tensors or whole)):
@@ -52,6 +55,12 @@ def read_backbone(path: str | os.PathLike, prefix: str | None = None) -> tuple[S
     first = sorted({f'{name.split(".")[0]}.' for name in tensors or whole})
     there = _hint(places) if places else f'its names begin with {some(first)}'
     raise CheckpointError(f'{path}: no names that start with {prefix!r}; {there}')
+
+
+def _is_odd(name: Any, value: Any) -> bool:
+    """Not a number or text beside the weights, as self-supervised training saves."""
+    plain = value is None or isinstance(value, (str, int, float, list, tuple, dict))
+    return not (plain and isinstance(name, str))
 
 
 def find_prefixes(names: State) -> list[str]:

@@ -20,6 +20,7 @@ from mmdla.checkpoint.check import listed, weight_problems
 from mmdla.checkpoint.inert import inert_loading
 from mmdla.config_types import import_types, infer_scope
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
+from mmdla.checkpoint.errors import CheckpointError
 from mmdla.errors import InputError
 from mmdla_command.configs import find_config, suggest
 
@@ -188,7 +189,9 @@ def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
     try:
         with inert_loading():
             return load(path, **{**kwargs, 'strict': True})
-    except (RuntimeError, AttributeError, KeyError, TypeError) as error:
+    except (CheckpointError, RuntimeError, AttributeError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError) and str(path) in str(error):
+            raise  # of the file, not of what is in it
         lines = [textwrap.shorten(line, 300) for line in str(error).splitlines() if line.strip()]
         raise InputError(
             f'checkpoint {path} cannot be used with this config:\n' + '\n'.join(lines[:12])

@@ -55,7 +55,7 @@ def rename(state: State, rng: random.Random) -> State:
 
 
 def add(state: State, rng: random.Random) -> State:
-    name = rng.choice(['layer1.0.conv9.weight', 'layer1.attention.more', 'extra', ''])
+    name = rng.choice(['layer1.0.conv9.weight', 'layer1.attention.more', 'bn9.weight', ''])
     return state | {name: torch.ones(2)}
 
 
