@@ -8,6 +8,7 @@ from mmengine.fileio import dump, load
 
 MIM = Path(__file__).parent / '.mim'  # configs and model index, made by the installation
 CLASSIFICATION = 'Image Classification'
+DETECTION = {'Object Detection', 'Instance Segmentation'}  # in MMDetection
 
 
 def register_models() -> None:
@@ -27,7 +28,10 @@ def register_models() -> None:
     classifiers, detectors = [], []
     for model in content['Models']:
         tasks = {result['Task'] for result in model['Results']}
-        (classifiers if tasks == {CLASSIFICATION} else detectors).append(model)
+        if tasks == {CLASSIFICATION}:
+            classifiers.append(model)
+        elif tasks <= DETECTION:
+            detectors.append(model)
     errors = []
     for register, models in ((_to_mmpretrain, classifiers), (_to_mmdet, detectors)):
         try:

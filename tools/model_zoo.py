@@ -30,6 +30,9 @@ TASKS = dict(
     faster_rcnn=('COCO', 'Object Detection'),
     mask_rcnn=('COCO', 'Instance Segmentation'),
     retinanet=('COCO', 'Object Detection'),
+    pspnet=('Cityscapes', 'Semantic Segmentation'),
+    deeplabv3plus=('Cityscapes', 'Semantic Segmentation'),
+    rotated_retinanet=('DOTA v1.0', 'Oriented Object Detection'),
 )
 
 
@@ -51,7 +54,9 @@ def size_of(path: Path, depth: int | None = None) -> Complexity:
 def entry(path: Path) -> dict:
     """The model of a config as the model index has it."""
     size = size_of(path)
-    (data, task) = next(TASKS[key] for key in TASKS if path.stem.startswith(f'{key}_'))
+    data, task = next(TASKS[key] for key in TASKS if path.stem.startswith(f'{key}_'))
+    if path.stem.endswith('_ade20k'):
+        data = 'ADE20K'
     return dict(
         Name=path.stem,
         Metadata={'Training Data': data, 'Parameters': size.parameters, 'FLOPs': size.macs},
@@ -69,7 +74,7 @@ def metafile() -> str:
 def table() -> str:
     """The README's table: one row a config, CIFAR's with its three depths."""
     rows = ['| config | parameters, M | GMACs | trained? |', '|---|---|---|---|']
-    for prefix in ('faster_rcnn', 'mask_rcnn', 'retinanet', 'imagenet'):
+    for prefix in (*(key for key in TASKS if 'cifar' not in key and key != 'imagenet'), 'imagenet'):
         for path in configs(prefix):
             rows.append(row(link(path), [size_of(path)], 2))
     for path in configs('cifar100_'):

@@ -14,7 +14,8 @@ from .macs import ATTENTION, MacCounter
 
 PROPOSALS = 1000  # what mmdet's own FLOPs counter gives to the box head ...
 MASK_PROPOSALS = 100  # ... and to the mask head
-SIZES = dict(cifar=(32, 32), imagenet=(224, 224), detector=(800, 1280))  # height, width
+# height, width; of segmentation the size that its images are padded to
+SIZES = dict(cifar=(32, 32), imagenet=(224, 224), detector=(800, 1280), oriented=(1024, 1024))
 
 
 class Complexity(NamedTuple):
@@ -43,7 +44,8 @@ def measure(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:
     Args:
         cfg (Config): Config of a classifier or detector, with ``default_scope``.
         size (tuple[int, int], optional): Height and width of the picture. Default: 32x32 pixels
-            (CIFAR), 224x224 (other classifiers) or 800x1280 (detectors).
+            (CIFAR), 224x224 (other classifiers), 800x1280 (detectors), 1024x1024 (oriented boxes)
+            or that of the training crops (segmentation).
 
     Returns:
         Complexity: Of the model.
@@ -61,7 +63,7 @@ def measure_shares(
         layer attentions of all stages, which are in the backbone.
     """
     model, size = build_on_meta(cfg).eval(), size or input_size(cfg)
-    forward = run_detector if cfg.default_scope == 'mmdet' else nn.Module.__call__
+    forward = run_detector if cfg.default_scope in ('mmdet', 'mmrotate') else nn.Module.__call__
     parts = _parts(model)
     counter = MacCounter(model, parts)
     with torch.no_grad(), counter:
@@ -88,6 +90,10 @@ def input_size(cfg: Config) -> tuple[int, int]:
     """Height and width of the pictures that a config's model is counted with."""
     if cfg.default_scope == 'mmdet':
         return SIZES['detector']
+    if cfg.default_scope == 'mmrotate':
+        return SIZES['oriented']
+    if cfg.default_scope == 'mmseg':
+        return tuple(cfg.data_preprocessor.size)
     return SIZES['cifar' if 'CIFAR' in type_name(cfg.model.backbone.type) else 'imagenet']
 
 

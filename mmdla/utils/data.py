@@ -106,7 +106,8 @@ def _of_dataset(dataset: dict) -> list[DataPath]:
         joined = _joined(root, relative)
         return DataPath(_root_for(joined, root), joined, is_folder, kind)
 
-    paths = [path(annotation, False)] if annotation else []
+    # DOTA's annotations are a folder, written with a slash at its end
+    paths = [path(annotation, annotation.endswith('/'))] if annotation else []
     return paths + [path(prefix, True) for prefix in prefixes if isinstance(prefix, str)]
 
 

@@ -1,7 +1,8 @@
 """Every shipped config trains and validates on a little real data.
 
 The three COCO configs of DLA-L with 50 layers, which test_coco_configs.py runs through training and
-testing, are left to that file, those of other backbones to test_wrapper_configs.py.
+testing, are left to that file, those of other backbones to test_wrapper_configs.py, segmentation and
+oriented boxes to test_dense_configs.py.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_coco_configs import CONFIGS as TESTED_ELSEWHERE
 from test_coco_configs import options_for
+from test_dense_configs import CONFIGS as DENSE
 from test_wrapper_configs import CONFIGS as OF_OTHER_BACKBONES
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
@@ -134,5 +136,5 @@ def test_coco(config, train, tiny_coco, resnet_checkpoint, tmp_path):
 
 
 def test_none_is_left_out():
-    assert sorted(RAN) == [path.stem for path in CONFIGS]
+    assert sorted([*RAN, *DENSE]) == [path.stem for path in CONFIGS]
     assert {*TESTED_ELSEWHERE, *OF_OTHER_BACKBONES} <= set(RAN)
