@@ -132,7 +132,8 @@ ROTATED = [
     'train_dataloader.dataset.pipeline.3.scale=(160,128)',
     'val_dataloader.dataset.pipeline.1.scale=(160,128)',
     'model.test_cfg.score_thr=0.0',
-    'model.test_cfg.nms_pre=50',
+    'model.test_cfg.nms_pre=5',
+    'model.test_cfg.max_per_img=20',
 ]
 
 

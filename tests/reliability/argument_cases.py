@@ -91,7 +91,7 @@ WRONG_IN_BACKBONE = {
                 [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'position': 'after_conv1', 'stage': 1}],
                 [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'position': 'after_conv1', 'stages': ()}],
                 [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'position': 'after_conv1', 'stages': (1, 1, 1, 1)}]],
-    'multi_grid': [*NOT_SEQUENCES, *integers_below(1), (1,), (0, 1), (1, 1.0), (1,) * 9],
+    'multi_grid': [*NOT_SEQUENCES, 1.0, '', (), {}, object(), (0,), (0, 1), (1, 1.0), (1,) * 9],
     'contract_dilation': [*NOT_BOOLS, None],
     'with_cp': [*NOT_BOOLS, None],
     'zero_init_residual': [*NOT_BOOLS, None],
