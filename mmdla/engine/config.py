@@ -17,10 +17,10 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmdla.checkpoint.check import listed, weight_problems
+from mmdla.checkpoint.errors import CheckpointError
 from mmdla.checkpoint.inert import inert_loading
 from mmdla.config_types import import_types, infer_scope
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
-from mmdla.checkpoint.errors import CheckpointError
 from mmdla.errors import InputError
 from mmdla_command.configs import find_config, suggest
 
