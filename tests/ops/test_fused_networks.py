@@ -221,3 +221,32 @@ def test_requested_ops_are_checked():
         choice.check_ops('slow')
     model = network('DLALight', 'fast')
     assert copy.deepcopy(model).layer1.attention.ops == 'fast'
+
+
+@pytest.mark.parametrize('kind', [*KINDS, 'DIALSTM', 'SE', 'ECA', None])
+@pytest.mark.parametrize('index', [0, 1])
+def test_what_a_pre_hook_gives_is_what_a_block_works_on(kind, index):
+    """Both branches and the attention, as if the block before had returned it."""
+    torch.manual_seed(0)
+    attention = None if kind is None else dict(type=kind)
+    if kind in KINDS:
+        attention['head_channels'] = 8
+    if kind in ('DLALight', 'DLABase', 'DIALSTM', 'SE'):
+        attention['reduction'] = 4
+    stage = DLAResNet(18, base_channels=8, stem_channels=8, layer_attention=attention).layer2
+    stage = stage.double().eval()
+    if index == 0:
+        x = torch.randn(2, 8, 12, 12, dtype=torch.float64)
+        expected = stage(2 * x)
+        stage[0].register_forward_pre_hook(lambda _, args: 2 * args[0])
+        torch.testing.assert_close(stage(x), expected)
+        return
+    x, kept = torch.randn(2, 8, 12, 12, dtype=torch.float64), []
+    stage[1].register_forward_pre_hook(
+        lambda _, args: kept.append(args[0]) or torch.ones_like(args[0])
+    )
+    if stage.attention is not None:
+        stage.attention.register_forward_pre_hook(lambda _, args: kept.append(args[2]))
+    stage(x)
+    if stage.attention is not None:
+        assert torch.equal(kept[-1], torch.ones_like(kept[-1])), 'the shortcut of the last block'

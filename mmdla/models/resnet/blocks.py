@@ -142,6 +142,7 @@ class ResidualBlock(BaseModule):
         x: Tensor,
         shortcut: Tensor | None = None,
         recalibrate: Callable[[Tensor], Tensor] | None = None,
+        show_shortcut: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
         """Return ``ReLU(residual(x) + shortcut)``.
 
@@ -149,6 +150,7 @@ class ResidualBlock(BaseModule):
             x (Tensor): Shape (B, C_in, H, W).
             shortcut (Tensor, optional): ``self.shortcut(x)``, if it is known.
             recalibrate (Callable, optional): Changes the residual before the sum.
+            show_shortcut (Callable, optional): Is given the shortcut before that.
 
         Returns:
             Tensor: Shape (B, C, H / stride, W / stride).
@@ -156,6 +158,8 @@ class ResidualBlock(BaseModule):
         residual = self.residual(x)  # (B, C, H / stride, W / stride)
         if shortcut is None:  # after the residual, as in the hosts: gradients add up in that order
             shortcut = self.shortcut(x)
+        if show_shortcut is not None:
+            show_shortcut(shortcut)
         if recalibrate is None:
             return self.finish(residual, shortcut, self.owns_residual())
         return self.finish(recalibrate(residual), shortcut)

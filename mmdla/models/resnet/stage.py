@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...ops.choice import has_pre_hooks
 from ..layer_attention import LayerAttention
 from .recompute import checkpoint
 
@@ -62,22 +63,27 @@ class ResStage(BaseModule):
         block, attention = self[index], self.attention
         if attention is None:
             return block(x), state
-        shortcut = block.shortcut(x)  # (B, C, H, W)
-        fused = attention.run_fused(index, block, x, shortcut, state)
-        if fused is not None:
-            return fused
+        shortcuts, options = [], {}
+        if has_pre_hooks(block):  # which may change x before the block makes its shortcut of it
+            args, options = (x,), dict(show_shortcut=shortcuts.append)
+        else:
+            args = x, block.shortcut(x)
+            shortcuts.append(args[1])  # (B, C, H, W)
+            fused = attention.run_fused(index, block, *args, state)
+            if fused is not None:
+                return fused
         if attention.overrides('recalibrate'):
             states = []
 
             def recalibrate(residual: Tensor) -> Tensor:
-                residual, after = attention(index, residual, shortcut, state, before_sum=True)
+                residual, after = attention(index, residual, shortcuts[0], state, before_sum=True)
                 states.append(after)
                 return residual
 
-            x = block(x, shortcut, recalibrate)
+            x = block(*args, recalibrate=recalibrate, **options)
             state = states[0]  # a checkpointed block calls again
             if not attention.overrides('attend'):
                 return x, state
         else:
-            x = block(x, shortcut)
-        return attention(index, x, shortcut, state)
+            x = block(*args, **options)
+        return attention(index, x, shortcuts[0], state)
