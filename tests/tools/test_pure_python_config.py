@@ -79,7 +79,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=1)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
-optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.001))
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=1e-6))
 default_hooks = dict(
     runtime_info=dict(type=RuntimeInfoHook), timer=dict(type=IterTimerHook),
     logger=dict(type=LoggerHook, interval=1), checkpoint=dict(type=CheckpointHook, interval=1),
