@@ -23,6 +23,8 @@ ATTENTIONS = {
     'mrla_b': 'MRLABase',
     'dla_l': 'DLALight',
     'dla_b': 'DLABase',
+    'kcla': 'KCLA',
+    'rla': 'RLA',
 }
 
 
@@ -45,6 +47,9 @@ class Fixture:
             name: torch.from_numpy(np.asarray(fill.fill(name, shape)))
             for name, shape in self.json['state_dict']
         }
+        for name, values in (self.json.get('constants') or {}).items():
+            shape = self.released[name].shape
+            self.released[name] = torch.tensor(values, dtype=torch.float32).reshape(shape)
         self.image = fill.image
 
     def input(self) -> Tensor:
@@ -109,6 +114,13 @@ def build(spec: dict) -> nn.Module:
         attention['context'] = 'first'  # in the authors' code one sample refreshes the whole batch
     if (spec['source'], spec['attention']) == ('imagenet', 'mrla_b'):
         attention['head_channels'] = 16
+    if spec['attention'] == 'kcla':
+        attention['head_channels'] = spec['head_channels']
+        attention['restart_block'] = None if spec['source'] == 'cifar' else 11
+    if spec['attention'] == 'rla':
+        attention['hidden_channels'] = spec['rla_channel']
+        attention['eca'] = bool(spec['eca'])
+        attention['append_state'] = spec['num_classes'] is not None
     args = dict(depth=spec['depth'], layer_attention=attention)
     if spec['source'] == 'cifar':
         backbone = DLAResNet_CIFAR(**args, block=spec['block'])

@@ -1,6 +1,6 @@
 """A ResNet stage: its blocks and the one layer attention that serves them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class ResStage(BaseModule):
         self.num_blocks = len(blocks)
         for i, block in enumerate(blocks):
             self.add_module(str(i), block)
+            if attention is not None and attention.overrides('extra'):
+                block.expect_extra()
         self.attention = attention
         self.with_cp = with_cp
 
@@ -48,14 +50,44 @@ class ResStage(BaseModule):
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[i] for i in range(self.num_blocks))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) to (B, C, H/stride, W/stride)."""
-        state = None
+    @property
+    def crosses(self) -> bool:
+        """Whether the attention hands its state on to the next stage."""
+        return self.attention is not None and self.attention.crosses_stages
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        of_block = self[-1].out_channels
+        return of_block if self.attention is None else self.attention.out_channels
+
+    def start_as_identity(self) -> None:
+        """Let the attention start as the identity.
+
+        Raises:
+            ValueError: There is none, or it cannot.
+        """
+        if self.attention is None:
+            raise ValueError('zero_init_attention needs a layer_attention, got None')
+        self.attention.start_as_identity()
+
+    def forward(
+        self, x: Tensor, state: Any = None, hand_on: Callable[[Any], object] | None = None
+    ) -> Tensor:
+        """(B, C_in, H, W) to (B, C, H/stride, W/stride).
+
+        Args:
+            x (Tensor): Shape (B, C_in, H, W).
+            state (Any): What the stage before handed on, if the attention crosses stages.
+            hand_on (Callable, optional): Is given the state after the last block.
+        """
         for index in range(self.num_blocks):
             if self.with_cp and torch.is_grad_enabled():
                 x, state = checkpoint(self, self._step, index, x, state)
             else:
                 x, state = self._step(index, x, state)
+        if hand_on is not None:
+            hand_on(state)
         return x
 
     def _step(self, index: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -64,12 +96,16 @@ class ResStage(BaseModule):
         if attention is None:
             return block(x), state
         shortcuts, options = [], {}
+        extra = attention.extra(index, state)
+        if extra is not None:
+            options['extra'] = extra
         if has_pre_hooks(block):  # which may change x before the block makes its shortcut of it
-            args, options = (x,), dict(show_shortcut=shortcuts.append)
+            args = (x,)
+            options['show_shortcut'] = shortcuts.append
         else:
             args = x, block.shortcut(x)
             shortcuts.append(args[1])  # (B, C, H, W)
-            fused = attention.run_fused(index, block, *args, state)
+            fused = None if extra is not None else attention.run_fused(index, block, *args, state)
             if fused is not None:
                 return fused
         if attention.overrides('recalibrate'):

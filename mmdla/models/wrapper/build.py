@@ -42,6 +42,16 @@ def build_attention(cfg: dict, channels: int, num_blocks: int, tokens: bool) -> 
             f'layer_attention: {type(attention).__name__} changes the residual branch of a block '
             'before the shortcut is added; the blocks of this backbone return the sum'
         )
+    if attention.crosses_stages:
+        raise ValueError(
+            f'layer_attention: {type(attention).__name__} hands its state on from stage to stage; '
+            'the stages of this backbone hand on maps alone'
+        )
+    if attention.overrides('inputs'):
+        raise ValueError(
+            f'layer_attention: {type(attention).__name__} changes what a block reads; '
+            'the blocks of this backbone read their input alone'
+        )
     return attention
 
 
