@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.fx
 from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from ..arguments import check_int, check_rate
 from ..layers import build_norm
 from .heads import channel_conv, depthwise, in_float32, pool, repeat_heads, split_heads
 from .scale import ScaledAttention, ScaledHeads
+
+for name in ('in_float32', 'repeat_heads', 'split_heads'):  # under their names here too
+    torch.fx.wrap(name)
 
 HEAD_CHANNELS = 64  # of the release for ImageNet and detection
 LARGEST_EXPONENT = 10.0
@@ -131,7 +135,7 @@ class GatedMean(ScaledHeads, KeyedHeads):
         value = self.value((mean.maps / self.per_channel(mean.weights + EPSILON)).to(x.dtype))
         # a key of zeros, from a map of zeros, has no direction: 0 / 1 rather than 0 / 0
         similarity = (q * k).sum(-1) / (key_norm + (key_norm == 0))  # (B, heads)
-        gate = self.mix(similarity.to(self.mix.weight.dtype)).sigmoid()  # (B, heads)
+        gate = self.mix(similarity.to(y.dtype)).sigmoid()  # (B, heads)
         out = self.norm(self.per_channel(gate.to(value.dtype)) * value).relu()  # (B, C, H, W)
         out = self.drop_path(out if self.scale is None else self.scale * out)
         return x + out.type_as(x), mean  # under autocast out is in float32

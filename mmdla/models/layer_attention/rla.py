@@ -72,6 +72,7 @@ class RLA(LayerAttention):
         hidden = check_int('hidden_channels', hidden_channels)
         append_state = check_bool('append_state', append_state) and last
         self.out_channels = channels + hidden if append_state else channels
+        build_norm(self.norm_cfg, hidden)  # a wrong one is refused even where none is used
         # nobody reads what the very last block would leave
         self.num_steps = num_blocks - (last and not append_state)
         # norms come before any Conv2d, so that no tool folds one into a convolution that several
@@ -84,7 +85,6 @@ class RLA(LayerAttention):
         if self.num_steps:
             self.project = nn.Conv2d(channels, hidden, 1, bias=False)
             self.recurrent = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)
-        # by block; None stands for zeros
         self.read = nn.ModuleDict(
             {
                 str(index): reading_conv(hidden, conv)
@@ -120,8 +120,9 @@ class RLA(LayerAttention):
         return super().overrides(name) and (name != 'recalibrate' or self.eca is not None)
 
     def extra(self, index, state):
-        name = str(index)
-        return self.read[name](state) if name in self.read else None  # (B, C_mid, H', W')
+        if state is None or str(index) not in self.read:
+            return None  # h is zero
+        return self.read[str(index)](state)  # (B, C_mid, H', W')
 
     def recalibrate(self, index, residual, state):
         scale = self.eca[index](pool(residual)).sigmoid()  # (B, C)
