@@ -102,10 +102,8 @@ def build_vit(spec: dict) -> nn.Module:
     return backbone if classes is None else TokenClassifier(backbone, classes)
 
 
-def build(spec: dict) -> nn.Module:
-    """The model that a fixture's JSON describes."""
-    if spec['source'] == 'deit':
-        return build_vit(spec)
+def attention_cfg(spec: dict) -> dict | None:
+    """Config of the layer attention that a fixture's JSON describes."""
     kind = ATTENTIONS[spec['attention']]
     attention = kind and dict(type=kind)
     if spec['reduction'] is not None:
@@ -120,8 +118,15 @@ def build(spec: dict) -> nn.Module:
     if spec['attention'] == 'rla':
         attention['hidden_channels'] = spec['rla_channel']
         attention['eca'] = bool(spec['eca'])
-        attention['append_state'] = spec['num_classes'] is not None
-    args = dict(depth=spec['depth'], layer_attention=attention)
+        attention['append_state'] = any(name == 'bn2.weight' for name, _ in spec['state_dict'])
+    return attention
+
+
+def build(spec: dict) -> nn.Module:
+    """The model that a fixture's JSON describes."""
+    if spec['source'] == 'deit':
+        return build_vit(spec)
+    args = dict(depth=spec['depth'], layer_attention=attention_cfg(spec))
     if spec['source'] == 'cifar':
         backbone = DLAResNet_CIFAR(**args, block=spec['block'])
     else:

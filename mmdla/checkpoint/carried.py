@@ -1,8 +1,11 @@
 """Names of the releases of KCLA and RLA, whose state crosses the stages, translated into ours."""
 
 import re
+from collections.abc import Iterator
 
 from torch import Tensor
+
+from .names import renamed
 
 State = dict[str, Tensor]
 
@@ -47,15 +50,17 @@ def is_released_rla(state: State) -> bool:
 
 def convert_released_kcla(state: State) -> State:
     """Translate the names, without what never reaches the output."""
-    converted = {}
+    return renamed(_kcla_entries(state))
+
+
+def _kcla_entries(state: State) -> Iterator[tuple[str, Tensor]]:
     for name, value in state.items():
         new = _translate(name, KCLA)
         if '.restart.' in new and new.startswith('layer1.attention.blocks.0.'):
             continue  # nothing is carried to the first block
         if '.restart.resize.' in new and '.blocks.0.' not in new:
             continue  # nor resized within a stage
-        converted[new] = value.flatten() if new.endswith('.constants') else value
-    return converted
+        yield new, value.flatten() if new.endswith('.constants') else value
 
 
 def convert_released_rla(state: State) -> State:
@@ -63,11 +68,14 @@ def convert_released_rla(state: State) -> State:
 
     The first convolution of a block is cut into that of its input and that of the recurrent map.
     """
+    return renamed(_rla_entries(state))
+
+
+def _rla_entries(state: State) -> Iterator[tuple[str, Tensor]]:
     norms = [(int(m[1]), int(m[2])) for name in state if (m := NORM.match(name))]
     last = max(norms, default=(0, 0))
     convs = [v for name, v in state.items() if name.startswith('recurrent_convs.')]
     hidden = next((len(v) for v in convs if v.ndim == 4), 0)
-    converted = {}
     for name, value in state.items():
         if 'bn2.weight' not in state and name.startswith('stage_bns.{}.{}.'.format(*last)):
             continue  # no classifier reads the last state
@@ -76,11 +84,10 @@ def convert_released_rla(state: State) -> State:
             new = f'layer{last[0] + 1}.attention.output_norm.{name.removeprefix("bn2.")}'
         match = FIRST_CONV.fullmatch(new)
         if match and value.ndim == 4 and 0 < hidden < value.shape[1]:
-            value, read = value[:, :-hidden], value[:, -hidden:]
             if match.groups() != ('layer1', '0'):  # which reads zeros
-                converted['{}.attention.read.{}.weight'.format(*match.groups())] = read
-        converted[new] = value
-    return converted
+                yield '{}.attention.read.{}.weight'.format(*match.groups()), value[:, -hidden:]
+            value = value[:, :-hidden]
+        yield new, value
 
 
 def _translate(name: str, rules: tuple) -> str:

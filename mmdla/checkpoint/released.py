@@ -10,6 +10,7 @@ from .carried import (
     is_released_kcla,
     is_released_rla,
 )
+from .names import renamed
 from .vit import convert_released_vit, is_released_vit
 
 # Applied in order, each to what the one before left.
@@ -44,6 +45,9 @@ def convert_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
         the names of :class:`~mmdla.DLAResNet` (``fc`` stays), of
         :class:`~mmdla.WithLayerAttention` around a VisionTransformer (the head is ``fc``) or of
         :class:`~mmdla.DSU`.
+
+    Raises:
+        CheckpointError: Two of its names mean the same weight.
     """
     if is_released_vit(state):
         return convert_released_vit(state)
@@ -52,7 +56,7 @@ def convert_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if is_released_rla(state):
         return convert_released_rla(state)
     timm_stem = 'conv1.0.weight' in state
-    return {_translate(name, timm_stem): v for name, v in state.items()}
+    return renamed((_translate(name, timm_stem), v) for name, v in state.items())
 
 
 def _translate(name: str, timm_stem: bool) -> str:
