@@ -62,6 +62,13 @@ class LayerAttention(BaseModule):
         """Return a tensor of the shape and dtype of one of :meth:`optional_parameters`."""
         raise KeyError(name)
 
+    def spare_parameters(self) -> tuple[str, ...]:
+        """Return beginnings of names that a state dict may have and this attention has no use for.
+
+        Another network of the same weights does, one with a classifier for instance.
+        """
+        return ()
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Load as every module, but refuse another attention, or half of one, within a model."""
         if prefix:

@@ -116,6 +116,14 @@ class RLA(LayerAttention):
         for conv in self.read.values():
             nn.init.zeros_(conv.weight)
 
+    def spare_parameters(self):
+        # what leads from the last block's output to the classifier
+        return (
+            ()
+            if self.num_steps == self.num_blocks
+            else ('output_norm.', f'norms.{self.num_steps}.')
+        )
+
     def overrides(self, name):
         return super().overrides(name) and (name != 'recalibrate' or self.eca is not None)
 
