@@ -39,6 +39,8 @@ def test_layer_depths_are_the_hosts(depth):
     of = ours.get_layer_depth
     assert of('head.fc.weight', 'backbone.') == host.get_layer_depth('head.fc.weight', 'backbone.')
     assert of('layer3.attention.blocks.0.lambda_') == of('layer3.0.conv1.weight')
+    for name in ('read', 'norms', 'eca'):
+        assert of(f'layer3.attention.{name}.0.weight') == of('layer3.0.conv1.weight')
     assert of('layer3.attention.dsu.x') == of(f'layer3.{len(ours.layer3) - 1}.conv1.weight')
 
 
