@@ -1,7 +1,7 @@
 """Residual blocks: ``block(x)`` is one map, as in MMDetection and MMPretrain.
 
-The stage may hand in the shortcut, which the layer attention needs too, and a function that changes
-the residual before the sum.
+The stage may hand in a function that makes the shortcut, which the layer attention needs too, and
+one that changes the residual before the sum.
 """
 
 from collections.abc import Callable
@@ -148,18 +148,16 @@ class ResidualBlock(BaseModule):
     def forward(
         self,
         x: Tensor,
-        shortcut: Tensor | None = None,
+        shortcut_of: Callable[[Tensor], Tensor] | None = None,
         recalibrate: Callable[[Tensor], Tensor] | None = None,
-        show_shortcut: Callable[[Tensor], object] | None = None,
         extra: Tensor | None = None,
     ) -> Tensor:
         """Return ``ReLU(residual(x) + shortcut)``.
 
         Args:
             x (Tensor): Shape (B, C_in, H, W).
-            shortcut (Tensor, optional): ``self.shortcut(x)``, if it is known.
+            shortcut_of (Callable, optional): Called in place of ``self.shortcut``.
             recalibrate (Callable, optional): Changes the residual before the sum.
-            show_shortcut (Callable, optional): Is given the shortcut before that.
             extra (Tensor, optional): Is added to the output of the first convolution.
 
         Returns:
@@ -167,10 +165,8 @@ class ResidualBlock(BaseModule):
         """
         # (B, C, H / stride, W / stride)
         residual = self.residual(x) if extra is None else self.residual(x, extra=extra)
-        if shortcut is None:  # after the residual, as in the hosts: gradients add up in that order
-            shortcut = self.shortcut(x)
-        if show_shortcut is not None:
-            show_shortcut(shortcut)
+        # after the residual, as in the hosts: gradients add up in that order
+        shortcut = self.shortcut(x) if shortcut_of is None else shortcut_of(x)
         if recalibrate is None:
             return self.finish(residual, shortcut, self.owns_residual())
         return self.finish(recalibrate(residual), shortcut)

@@ -7,7 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...ops.choice import has_pre_hooks
+from ...ops.choice import is_observed
 from ..layer_attention import LayerAttention
 from .recompute import checkpoint
 
@@ -95,17 +95,21 @@ class ResStage(BaseModule):
         block, attention = self[index], self.attention
         if attention is None:
             return block(x), state
-        shortcuts, options = [], {}
+        shortcuts: list[Tensor] = []
+        # hooks on a block may change its x, or the gradient of x, and so the shortcut
+        known = None if is_observed(block) else block.shortcut(x)  # (B, C, H, W)
+
+        def shortcut_of(x: Tensor) -> Tensor:
+            shortcuts.append(block.shortcut(x) if known is None else known)
+            return shortcuts[-1]
+
+        # whether there are hooks or not, they see the same arguments
+        options: dict[str, Any] = dict(shortcut_of=shortcut_of)
         extra = attention.extra(index, state)
         if extra is not None:
             options['extra'] = extra
-        if has_pre_hooks(block):  # which may change x before the block makes its shortcut of it
-            args = (x,)
-            options['show_shortcut'] = shortcuts.append
-        else:
-            args = x, block.shortcut(x)
-            shortcuts.append(args[1])  # (B, C, H, W)
-            fused = None if extra is not None else attention.run_fused(index, block, *args, state)
+        elif known is not None:
+            fused = attention.run_fused(index, block, x, known, state)
             if fused is not None:
                 return fused
         if attention.overrides('recalibrate'):
@@ -116,10 +120,10 @@ class ResStage(BaseModule):
                 states.append(after)
                 return residual
 
-            x = block(*args, recalibrate=recalibrate, **options)
+            x = block(x, recalibrate=recalibrate, **options)
             state = states[0]  # a checkpointed block calls again
             if not attention.overrides('attend'):
                 return x, state
         else:
-            x = block(*args, **options)
+            x = block(x, **options)
         return attention(index, x, shortcuts[0], state)
