@@ -23,6 +23,8 @@ ATTENTIONS = {
     'mrla_b': 'MRLABase',
     'dla_l': 'DLALight',
     'dla_b': 'DLABase',
+    'kcla': 'KCLA',
+    'rla': 'RLA',
 }
 
 
@@ -45,6 +47,9 @@ class Fixture:
             name: torch.from_numpy(np.asarray(fill.fill(name, shape)))
             for name, shape in self.json['state_dict']
         }
+        for name, values in (self.json.get('constants') or {}).items():
+            shape = self.released[name].shape
+            self.released[name] = torch.tensor(values, dtype=torch.float32).reshape(shape)
         self.image = fill.image
 
     def input(self) -> Tensor:
@@ -97,10 +102,8 @@ def build_vit(spec: dict) -> nn.Module:
     return backbone if classes is None else TokenClassifier(backbone, classes)
 
 
-def build(spec: dict) -> nn.Module:
-    """The model that a fixture's JSON describes."""
-    if spec['source'] == 'deit':
-        return build_vit(spec)
+def attention_cfg(spec: dict) -> dict | None:
+    """Config of the layer attention that a fixture's JSON describes."""
     kind = ATTENTIONS[spec['attention']]
     attention = kind and dict(type=kind)
     if spec['reduction'] is not None:
@@ -109,7 +112,21 @@ def build(spec: dict) -> nn.Module:
         attention['context'] = 'first'  # in the authors' code one sample refreshes the whole batch
     if (spec['source'], spec['attention']) == ('imagenet', 'mrla_b'):
         attention['head_channels'] = 16
-    args = dict(depth=spec['depth'], layer_attention=attention)
+    if spec['attention'] == 'kcla':
+        attention['head_channels'] = spec['head_channels']
+        attention['restart_block'] = None if spec['source'] == 'cifar' else 11
+    if spec['attention'] == 'rla':
+        attention['hidden_channels'] = spec['rla_channel']
+        attention['eca'] = bool(spec['eca'])
+        attention['append_state'] = any(name == 'bn2.weight' for name, _ in spec['state_dict'])
+    return attention
+
+
+def build(spec: dict) -> nn.Module:
+    """The model that a fixture's JSON describes."""
+    if spec['source'] == 'deit':
+        return build_vit(spec)
+    args = dict(depth=spec['depth'], layer_attention=attention_cfg(spec))
     if spec['source'] == 'cifar':
         backbone = DLAResNet_CIFAR(**args, block=spec['block'])
     else:

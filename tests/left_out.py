@@ -27,7 +27,7 @@ LEFT_OUT = (
             'tests/tools/test_export_onnx.py::test_bad_input[argv7-cannot be read as a picture]',
             *(
                 f'tests/tools/test_export_onnx.py::test_backbone[{kind}-dynamo]'
-                for kind in ('DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', None)
+                for kind in ('DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None)
             ),
         ),
         EXPORT,

@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the DLA or MRLA authors into one of ours."""
+"""Turn a checkpoint of the authors of DLA, KCLA, MRLA or RLA into one of ours."""
 
 import argparse
 import os

@@ -33,6 +33,7 @@ TASKS = dict(
     pspnet=('Cityscapes', 'Semantic Segmentation'),
     deeplabv3plus=('Cityscapes', 'Semantic Segmentation'),
     rotated_retinanet=('DOTA v1.0', 'Oriented Object Detection'),
+    td_hm=('COCO', 'Body 2D Keypoint'),
 )
 
 
@@ -44,8 +45,17 @@ def configs(prefix: str = '') -> list[Path]:
 
 @functools.cache
 def size_of(path: Path, depth: int | None = None) -> Complexity:
-    """Of a config's model, with another depth of the backbone if given."""
-    cfg = Config.fromfile(path)
+    """Of a config's model, with another depth of the backbone if given.
+
+    As it was counted before where the library of the config's base is not installed.
+    """
+    try:
+        cfg = Config.fromfile(path)
+    except ImportError:
+        (known,) = (
+            m for m in yaml.safe_load(METAFILE.read_text())['Models'] if m['Name'] == path.stem
+        )
+        return Complexity(known['Metadata']['Parameters'], known['Metadata']['FLOPs'], (0, 0))
     if depth:
         cfg.model.backbone.depth = depth
     return measure(cfg)

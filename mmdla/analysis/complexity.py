@@ -44,8 +44,8 @@ def measure(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:
     Args:
         cfg (Config): Config of a classifier or detector, with ``default_scope``.
         size (tuple[int, int], optional): Height and width of the picture. Default: 32x32 pixels
-            (CIFAR), 224x224 (other classifiers), 800x1280 (detectors), 1024x1024 (oriented boxes)
-            or that of the training crops (segmentation).
+            (CIFAR), 224x224 (other classifiers), 800x1280 (detectors), 1024x1024 (oriented boxes),
+            that of the training crops (segmentation) or that of a person (keypoints).
 
     Returns:
         Complexity: Of the model.
@@ -63,7 +63,7 @@ def measure_shares(
         layer attentions of all stages, which are in the backbone.
     """
     model, size = build_on_meta(cfg).eval(), size or input_size(cfg)
-    forward = run_detector if cfg.default_scope in ('mmdet', 'mmrotate') else nn.Module.__call__
+    forward = FORWARDS.get(cfg.default_scope, nn.Module.__call__)
     parts = _parts(model)
     counter = MacCounter(model, parts)
     with torch.no_grad(), counter:
@@ -92,6 +92,9 @@ def input_size(cfg: Config) -> tuple[int, int]:
         return SIZES['detector']
     if cfg.default_scope == 'mmrotate':
         return SIZES['oriented']
+    if cfg.default_scope == 'mmpose':
+        width, height = cfg.model.head.decoder.input_size
+        return height, width
     if cfg.default_scope == 'mmseg':
         return tuple(cfg.data_preprocessor.size)
     return SIZES['cifar' if 'CIFAR' in type_name(cfg.model.backbone.type) else 'imagenet']
@@ -149,3 +152,11 @@ def run_detector(
 def _roi_part(extractor: nn.Module, head: nn.Module, count: int) -> object:
     size = extractor.roi_layers[0].output_size  # (height, width)
     return head(torch.empty(count, extractor.out_channels, *size, device='meta'))
+
+
+def run_pose_estimator(model: nn.Module, images: Tensor) -> object:
+    """Run a pose estimator of MMPose, which takes the persons' data too."""
+    return model(images, None)
+
+
+FORWARDS = dict(mmdet=run_detector, mmrotate=run_detector, mmpose=run_pose_estimator)

@@ -31,6 +31,7 @@ class MacCounter(AbstractContextManager):
         self.shares: Counter[str] = Counter()
         self._flops = FlopCounterMode(display=False)
         self._sums = 0
+        self._running: Counter[str] = Counter()  # modules of a part, one within the other
         self._open = ExitStack()
 
     @property
@@ -41,7 +42,8 @@ class MacCounter(AbstractContextManager):
         for stage in self.stages:
             if stage.attention is not None:
                 self._open.callback(stage.register_forward_hook(self._add_sums).remove)
-                self._count_apart(ATTENTION, stage.attention)
+                for module in stage.attention.modules():  # the stage may call parts by themselves
+                    self._count_apart(ATTENTION, module)
         for name, part in self.parts.items():
             self._count_apart(name, part)
         self._open.enter_context(self._flops)
@@ -51,10 +53,14 @@ class MacCounter(AbstractContextManager):
         self._open.close()
 
     def _start(self, name: str) -> None:
-        self.shares[name] -= self.total
+        if not self._running[name]:
+            self.shares[name] -= self.total
+        self._running[name] += 1
 
     def _stop(self, name: str) -> None:
-        self.shares[name] += self.total
+        self._running[name] -= 1
+        if not self._running[name]:
+            self.shares[name] += self.total
 
     def _add_sums(self, stage: ResStage, _, out: Tensor) -> None:
         counts = (stage.attention.maps_summed(i) for i in range(len(stage)))

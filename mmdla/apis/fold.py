@@ -10,7 +10,8 @@ def fold_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a model with every norm folded into the convolution before it.
 
     The outputs equal those of ``model.eval()`` to 1e-5. What is left of batch norm, in the layer
-    attentions, is folded per forward pass into vectors of channels.
+    attentions, is folded per forward pass into vectors of channels. RLA adds to the output of a
+    block's first convolution; the norm behind that sum stays.
 
     Args:
         model (nn.Module): A backbone of ours, or a whole detector or classifier.

@@ -27,11 +27,11 @@ def check_attention(attention: nn.Module, state: dict[str, Tensor], prefix: str)
     translated = tuple(  # by themselves when they are loaded, as weight norm does with old names
         f'{name}.' for name, m in attention.named_modules() if name and m._load_state_dict_pre_hooks
     )
-    optional = attention.optional_parameters()
+    optional, spare = attention.optional_parameters(), attention.spare_parameters()
 
     def counts(name: str) -> bool:
         counter = name.endswith('num_batches_tracked')
-        return not (counter or name in optional or name.startswith(translated))
+        return not (counter or name in optional or name.startswith((*translated, *spare)))
 
     own = attention.state_dict()
     problems = listed(

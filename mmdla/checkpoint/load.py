@@ -98,7 +98,12 @@ def load_backbone(
     missing = [name for name in own if name not in state]
     new = [name for name in missing if _may_be_new(name, model) or name in stem]
     missing = [name for name in missing if name not in new]
-    spare = [name for name in not_ours if _is_spare(name, model.num_stages)]
+    spare_attention = _spare_attention(model)
+    spare = [
+        name
+        for name in not_ours
+        if _is_spare(name, model.num_stages) or name.startswith(spare_attention)
+    ]
     if not missing:  # a whole ResNet, with heads of other kinds
         spare += [name for name in not_ours if name not in spare and not PARTS.match(name)]
     problems = listed(
@@ -179,6 +184,16 @@ def _stem_of_other_images(
 
 def _is_attention(name: str) -> bool:
     return re.match(r'layer\d+\.attention\.', name) is not None
+
+
+def _spare_attention(model: nn.Module) -> tuple[str, ...]:
+    """Beginnings of names that a checkpoint's attention may have and the model's has no use for."""
+    return tuple(
+        f'layer{i + 1}.attention.{name}'
+        for i, stage in enumerate(model.stages)
+        if stage.attention is not None
+        for name in stage.attention.spare_parameters()
+    )
 
 
 def _is_spare(name: str, num_stages: int) -> bool:

@@ -1,8 +1,11 @@
 """How the host libraries, torchvision and timm name what ours names."""
 
 import re
+from collections.abc import Iterable
 
 from torch import Tensor
+
+from .errors import CheckpointError
 
 State = dict[str, Tensor]
 
@@ -24,6 +27,22 @@ def select_backbone(state: State, prefix: str | None = None) -> tuple[State, lis
     }
     rest = [name for name in state if not name.startswith(prefix)]
     return backbone, rest
+
+
+def renamed(entries: Iterable[tuple[str, Tensor]]) -> State:
+    """Return a released state dict under new names.
+
+    Raises:
+        CheckpointError: Two of them are the same.
+    """
+    state: State = {}
+    for name, value in entries:
+        if name in state:
+            raise CheckpointError(
+                f'not a released model: two of its names mean the same weight, {name}'
+            )
+        state[name] = value
+    return state
 
 
 def to_our_names(state: State, avg_down: bool) -> State:

@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from torch import Tensor, nn
 
 from .check import listed, weight_problems
 from .errors import CheckpointError, some
 from .names import select_backbone
+from .recognise_options import OPTIONS
 from .released import convert_released
 from .vit import convert_vit_checkpoint, is_released_vit
 
@@ -16,10 +17,12 @@ from .vit import convert_vit_checkpoint, is_released_vit
 SIGNS = (
     (r'layer1\.attention\.extract\.weight', 'DLALight'),
     (r'layer1\.attention\.blocks\.0\.lambda_', 'MRLALight'),
+    (r'layer1\.attention\.blocks\.0\.mix\.weight', 'KCLA'),
     (r'layer1\.attention\.blocks\.0\.query\.weight', 'MRLABase'),
     (r'layer1\.attention\.blocks\.0\.0\.weight', 'SE'),
     (r'layer1\.attention\.blocks\.0\.conv\.weight', 'ECA'),
     (r'layer1\.attention\.dsu\.from_y\.0\.weight', 'DIALSTM'),
+    (r'layer1\.attention\.recurrent\.weight', 'RLA'),
 )
 HEAD = {'fc.weight': 'head.fc.weight', 'fc.bias': 'head.fc.bias'}
 
@@ -36,6 +39,7 @@ class Release:
         attention (str, optional): Type of the layer attention.
         reduction (int, optional): Its reduction.
         num_classes (int, optional): Classes of the linear head, None where there is none.
+        options (dict): Other arguments of the layer attention.
     """
 
     depth: int
@@ -45,17 +49,19 @@ class Release:
     attention: str | None
     reduction: int | None
     num_classes: int | None
+    options: dict = field(default_factory=dict)
 
     def __str__(self) -> str:
         kind = 'CIFAR ResNet' if self.cifar else 'ResNet'
         reduction = f', reduction {self.reduction}' if self.reduction else ''
+        options = ''.join(f', {name} {value}' for name, value in self.options.items())
         head = f', {self.num_classes} classes' if self.num_classes else ', no classifier'
         attention = self.attention or 'no layer attention'
-        return f'{kind}-{self.depth} ({self.block} blocks), {attention}{reduction}{head}'
+        return f'{kind}-{self.depth} ({self.block} blocks), {attention}{reduction}{options}{head}'
 
     def backbone_cfg(self) -> dict:
         """Config of the backbone."""
-        attention = self.attention and dict(type=self.attention)
+        attention = self.attention and dict(type=self.attention, **self.options)
         if self.reduction:
             attention['reduction'] = self.reduction
         if self.cifar:
@@ -90,8 +96,6 @@ def convert_checkpoint(state: dict[str, Tensor]) -> tuple[Release, dict[str, Ten
         return convert_vit_checkpoint(state)
     backbone, others = select_backbone(state)
     backbone = convert_released(backbone)
-    if len(backbone) + len(others) < len(state):
-        raise CheckpointError('not a released model: two of its names mean the same weight')
     head = {HEAD[name]: backbone.pop(name) for name in HEAD if name in backbone}
     release = recognise(backbone, head)
     compare(backbone, build(release))
@@ -115,14 +119,16 @@ def recognise(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> Release:
             f'not a released model: no ResNet in it, its names begin {some(list(backbone), 4)}'
         )
     bottleneck = 'layer1.0.conv3.weight' in backbone
+    cifar, attention = len(blocks) == 3, _attention(backbone)
     return Release(
         depth=(3 if bottleneck else 2) * sum(blocks.values()) + 2,
         block='bottleneck' if bottleneck else 'basic',
-        cifar=len(blocks) == 3,
+        cifar=cifar,
         deep_stem='stem.0.weight' in backbone,
-        attention=_attention(backbone),
+        attention=attention,
         reduction=_reduction(backbone, len(blocks)),
         num_classes=_num_classes(head),
+        options=OPTIONS[attention](backbone, cifar) if attention in OPTIONS else {},
     )
 
 

@@ -1,9 +1,16 @@
-"""Names of the authors' releases (DLA, and MRLA before it), translated into ours."""
+"""Names of the authors' releases (DLA, MRLA before it and others), translated into ours."""
 
 import re
 
 from torch import Tensor
 
+from .carried import (
+    convert_released_kcla,
+    convert_released_rla,
+    is_released_kcla,
+    is_released_rla,
+)
+from .names import renamed
 from .vit import convert_released_vit, is_released_vit
 
 # Applied in order, each to what the one before left.
@@ -34,14 +41,22 @@ def convert_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state (dict): The released state dict.
 
     Returns:
-        dict: The same tensors, in the same order, under the names of
-        :class:`~mmdla.DLAResNet` (``fc`` stays), of :class:`~mmdla.WithLayerAttention` around a
-        VisionTransformer (the head is ``fc``) or of :class:`~mmdla.DSU`.
+        dict: The same tensors, in the same order, without those that no output depends on, under
+        the names of :class:`~mmdla.DLAResNet` (``fc`` stays), of
+        :class:`~mmdla.WithLayerAttention` around a VisionTransformer (the head is ``fc``) or of
+        :class:`~mmdla.DSU`.
+
+    Raises:
+        CheckpointError: Two of its names mean the same weight.
     """
     if is_released_vit(state):
         return convert_released_vit(state)
+    if is_released_kcla(state):
+        return convert_released_kcla(state)
+    if is_released_rla(state):
+        return convert_released_rla(state)
     timm_stem = 'conv1.0.weight' in state
-    return {_translate(name, timm_stem): v for name, v in state.items()}
+    return renamed((_translate(name, timm_stem), v) for name, v in state.items())
 
 
 def _translate(name: str, timm_stem: bool) -> str:

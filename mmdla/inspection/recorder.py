@@ -115,7 +115,7 @@ def make_taps(backbone: DLAResNet) -> list[Tap]:
     """What observes the stages of a backbone.
 
     Raises:
-        ValueError: Its attention has no weights, gates or context to show.
+        ValueError: Its attention has no weights, gates or context that can be shown.
     """
     taps = []
     for i, stage in enumerate(backbone.stages):
@@ -124,8 +124,8 @@ def make_taps(backbone: DLAResNet) -> list[Tap]:
             kind = type(stage.attention).__name__ if stage.attention is not None else 'None'
             known = ', '.join(sorted(t.__name__ for cls in TAPS for t in _family(cls.attentions)))
             raise ValueError(
-                f'layer_attention must be one that looks at other blocks ({known}), got {kind}: '
-                'it has no weights between blocks and no context to show'
+                'layer_attention must be one whose weights between blocks or context can be shown '
+                f'({known}), got {kind}'
             )
         taps.append(tap)
     return taps

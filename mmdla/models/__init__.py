@@ -4,6 +4,8 @@ from .dsu import DSU
 from .layer_attention import (
     DIALSTM,
     ECA,
+    KCLA,
+    RLA,
     SE,
     DLABase,
     DLALight,
@@ -18,6 +20,8 @@ __all__ = [
     'DIALSTM',
     'DSU',
     'ECA',
+    'KCLA',
+    'RLA',
     'SE',
     'DLABase',
     'DLALight',

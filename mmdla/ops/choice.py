@@ -109,11 +109,6 @@ def has_global_hooks() -> bool:
     )
 
 
-def has_pre_hooks(module: nn.Module) -> bool:
-    """Whether hooks may change what a module is called with."""
-    return bool(module._forward_pre_hooks or module_hooks._global_forward_pre_hooks)
-
-
 def is_observed(module: nn.Module) -> bool:
     """Whether a call of a module is seen by somebody, or is not that of its class."""
     return bool(

@@ -40,6 +40,10 @@ def test_every_release(repo, tmp_path, capsys, name, wrapping):
     assert (release.attention, release.depth, release.block, release.num_classes) == (
         kind, fixture.json['depth'], fixture.json['block'], fixture.json['num_classes'],
     )  # fmt: skip
+    if kind in ('KCLA', 'RLA'):
+        default = dict(eca=False, append_state=False) if kind == 'RLA' else dict(restart_block=11)
+        expected = golden_models.attention_cfg(fixture.json)
+        assert dict(type=kind) | default | release.options == expected
     if fixture.json['reduction']:
         assert release.reduction == fixture.json['reduction']
     converted = read_state_dict(target)
@@ -124,6 +128,25 @@ DAMAGES = {
     'foreign': (lambda s: (s.clear(), s.update({'encoder.weight': torch.zeros(2)})), 'no ResNet in it.*encoder'),
     'depth': (lambda s: [s.pop(n) for n in list(s) if n.startswith('stages.0.layers.1.')], 'which cannot be.*depth'),
 }  # fmt: skip
+
+
+CARRIED_DAMAGES = {
+    'missing': ('cifar_kcla_20', lambda s: s.pop('stages.1.1.kcla.Wv.weight'), r'missing.*layer2\.attention\.blocks\.1\.value'),
+    'restart': ('cifar_kcla_20', lambda s: s.pop('stages.1.0.kcla.u_Wk.weight'), r'missing.*blocks\.0\.restart\.key'),
+    'shape': ('cifar_kcla_20', lambda s: s.update({'stages.0.0.kcla.head_att.weight': torch.zeros(3, 3)}), 'which cannot be.*head_channels'),
+    'twice': ('cifar_kcla_20', lambda s: s.update({'layer1.0.conv1.weight': s['stages.0.0.conv1.weight']}), r'same weight, layer1\.0\.conv1'),
+    'recurrent': ('imagenet_rla_50', lambda s: s.update({'recurrent_convs.0.weight': torch.zeros(())}), 'not a released model'),
+    'norm': ('imagenet_rla_50', lambda s: s.pop('stage_bns.2.3.bias'), r'missing.*layer3\.attention\.norms\.3'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', CARRIED_DAMAGES)
+def test_damaged_checkpoints_whose_state_crosses_stages(case):
+    name, change, words = CARRIED_DAMAGES[case]
+    state = dict(golden_models.Fixture(name).released)
+    change(state)
+    with pytest.raises(CheckpointError, match=words):
+        convert_checkpoint(state)
 
 
 @pytest.mark.parametrize('case', DAMAGES)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from installed_hosts import readable
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -14,12 +15,13 @@ from mmdla.models.resnet.blocks import Bottleneck
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 MODELS_OF_CIFAR = {
     'plain': None, 'se': 'SE', 'eca': 'ECA', 'dia': 'DIALSTM', 'mrla_l': 'MRLALight',
-    'mrla_b': 'MRLABase', 'dla_l': 'DLALight', 'dla_b': 'DLABase',
+    'mrla_b': 'MRLABase', 'dla_l': 'DLALight', 'dla_b': 'DLABase', 'kcla': 'KCLA', 'rla': 'RLA',
 }  # fmt: skip
 
 
 ATTENTIONS_OF_IMAGENET = {
     'plain': None, 'mrla_l': 'MRLALight', 'mrla_b': 'MRLABase', 'dla_l': 'DLALight', 'dla_b': 'DLABase',
+    'kcla': 'KCLA', 'rla': 'RLA',
 }  # fmt: skip
 DETECTORS = ('faster_rcnn', 'mask_rcnn', 'retinanet')
 
@@ -31,15 +33,18 @@ def test_configs_are_there():
     backbones = ('dla_r50', 'dla_r101', 'mrla_r50', 'dla_b_r50')
     names |= {f'{detector}_{backbone}' for detector in DETECTORS for backbone in backbones}
     names |= {f'imagenet_mrla_{form}_deit_{size}' for form in 'lb' for size in ('tiny', 'small')}
-    names |= {'faster_rcnn_dla_pvtv2_b1', 'faster_rcnn_dla_swin_t'}
+    names |= {
+        f'{name}_{kind}_r50' for name in ('faster_rcnn', 'retinanet') for kind in ('kcla', 'rla')
+    }
+    names |= {'imagenet_rla_eca_r50', 'faster_rcnn_dla_pvtv2_b1', 'faster_rcnn_dla_swin_t'}
     names |= {
         f'{name}_dla_r50{data}' for name in ('pspnet', 'deeplabv3plus') for data in ('', '_ade20k')
     }
-    names.add('rotated_retinanet_dla_r50')
+    names |= {'rotated_retinanet_dla_r50', 'td_hm_dla_r50_coco'}
     assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', readable(CONFIGS), ids=lambda p: p.stem)
 def test_builds(path):
     cfg = Config.fromfile(path)
     assert cfg.custom_imports.imports == ['mmdla']
@@ -72,11 +77,25 @@ def test_imagenet_recipe(repo, name, depth):
     attention = backbone.layer_attention
     assert (attention and attention.type) == ATTENTIONS_OF_IMAGENET[name]
     assert backbone.depth == depth
-    assert (cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_epochs) == (256, 100)
-    warm_up, steps = cfg.param_scheduler
-    assert (warm_up.end, steps.milestones, steps.gamma) == (3, [30, 60, 90], 0.1)
+    epochs = 120 if 'rla' in name and 'mrla' not in name else 100
+    assert (cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_epochs) == (256, epochs)
+    *warm_up, steps = cfg.param_scheduler
+    assert [schedule.end for schedule in warm_up] == ([3] if epochs == 100 else [])
+    assert (steps.milestones, steps.gamma) == (
+        [40, 70, 90] if name == 'kcla' else [30, 60, 90],
+        0.1,
+    )
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 1e-4)
+
+
+def test_rla_with_eca(repo):
+    with_eca, without = (
+        Config.fromfile(repo / f'configs/imagenet_rla{eca}_r50.py').to_dict()
+        for eca in ('_eca', '')
+    )
+    assert with_eca['model']['backbone']['layer_attention'].pop('eca')
+    assert with_eca == without
 
 
 SIZES_OF_DEIT = {  # parameters of the release

@@ -180,7 +180,9 @@ def test_context_of_the_first_picture(images):
     assert recording.stages()[0].refresh.shape == (4, 3, 64)
 
 
-@pytest.mark.parametrize('attention', [None, dict(type='SE'), dict(type='ECA')])
+@pytest.mark.parametrize(
+    'attention', [None, *(dict(type=kind) for kind in ('SE', 'ECA', 'KCLA', 'RLA'))]
+)
 def test_refuses_what_has_nothing_to_show(attention):
     model = DLAResNet(18, layer_attention=attention)
     name = 'None' if attention is None else attention['type']

@@ -1,4 +1,7 @@
-"""Segmentation and oriented boxes: the configs train and evaluate on a little real data."""
+"""Segmentation, oriented boxes and keypoints: the configs train and evaluate on a little real data.
+
+Keypoints where MMPose is installed.
+"""
 
 import importlib.util
 import json
@@ -11,7 +14,8 @@ from fixtures import DINER, WINDOWS
 SEGMENTATION = [
     f'{name}_dla_r50{data}' for name in ('deeplabv3plus', 'pspnet') for data in ('', '_ade20k')
 ]
-CONFIGS = [*SEGMENTATION, 'rotated_retinanet_dla_r50']
+KEYPOINTS = ['td_hm_dla_r50_coco'] if importlib.util.find_spec('mmpose') else []
+CONFIGS = [*SEGMENTATION, 'rotated_retinanet_dla_r50', 'td_hm_dla_r50_coco']
 SHORT = [
     'default_hooks.logger.interval=1',
     'default_hooks.checkpoint.interval=-1',
@@ -69,6 +73,43 @@ def dota(tmp_path_factory) -> Path:
             corners = cv2.boxPoints(cv2.minAreaRect(points)).ravel()
             lines.append(' '.join([*(f'{c:.1f}' for c in corners), 'ship', '0']))
         (root / f'trainval/annfiles/{name}.txt').write_text('\n'.join(lines))
+    return root
+
+
+@pytest.fixture(scope='session')
+def keypoints(tmp_path_factory) -> Path:
+    """In the layout of COCO's persons: each object one, whose 17 keypoints are on its outline."""
+    root = tmp_path_factory.mktemp('keypoints')
+    (root / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        images, annotations = [], []
+        for name, image, labels in windows(split):
+            write(root / f'{split}2017/{name}.jpg', image)
+            height, width = labels.shape
+            images.append(dict(id=int(name), file_name=f'{name}.jpg', height=height, width=width))
+            for number in sorted({*labels.ravel()} - {0}):
+                mask = (labels == number).astype('uint8')
+                outline = max(
+                    cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len
+                )
+                points = outline[[len(outline) * i // 17 for i in range(17)], 0]
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=int(name),
+                        category_id=1,
+                        bbox=list(cv2.boundingRect(mask)),
+                        area=int(mask.sum()),
+                        keypoints=[int(v) for x, y in points for v in (x, y, 2)],
+                        num_keypoints=17,
+                        iscrowd=0,
+                    )
+                )
+        content = dict(
+            images=images, annotations=annotations, categories=[dict(id=1, name='person')]
+        )
+        path = root / f'annotations/person_keypoints_{split}2017.json'
+        path.write_text(json.dumps(content))
     return root
 
 
@@ -150,6 +191,31 @@ def test_rotated_boxes(own, tool, run_process, repo, dota, resnet_checkpoint, tm
     losses, metrics = losses_and_metrics(tmp_path)
     assert len(losses) == 2 and all(0 < loss < 1000 for loss in losses), losses
     assert 0 <= metrics['dota/mAP'] <= 1
+
+
+@pytest.mark.parametrize('own', [True, False], ids=['ours', 'of the host'])
+@pytest.mark.parametrize('name', KEYPOINTS)
+def test_keypoints(name, own, tool, run_process, repo, keypoints, resnet_checkpoint, tmp_path):
+    options = [
+        *SHORT,
+        *loaders(keypoints),
+        f'model.backbone.init_cfg.checkpoint={resnet_checkpoint(50)}',
+        f'val_evaluator.ann_file={keypoints}/annotations/person_keypoints_val2017.json',
+        'val_dataloader.batch_size=4',
+        'val_dataloader.dataset.bbox_file=None',
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+    ]
+    argv = [str(repo / f'configs/{name}.py'), '--work-dir', str(tmp_path), '--cfg-options']
+    if own:
+        tool('train')([*argv, *options])
+    else:
+        argv = ['mmpose', 'mmpretrain', *argv, *options]
+        result = run_process('tests/integration/host_train.py', *argv)
+        assert result.returncode == 0, result.stderr
+    losses, metrics = losses_and_metrics(tmp_path)
+    assert len(losses) >= 2 and all(0 < loss < 100 for loss in losses), losses
+    assert 0 <= metrics['coco/AP'] <= 1
 
 
 def test_hosts_are_there():

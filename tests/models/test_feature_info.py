@@ -20,6 +20,7 @@ CASES = [
     dict(depth=18),
     dict(depth=34, expansion=2, stem_channels=16),
     dict(style='caffe', groups=2, base_width=8),
+    dict(layer_attention=dict(type='RLA', append_state=True), out_indices=(0, 3)),
     CIFAR,
     CIFAR | dict(block='basic', strides=(1, 1, 2)),
 ]

@@ -15,9 +15,9 @@ TINY = dict(depth=50, base_channels=8)
 FROZEN = dict(type='BN', requires_grad=False)
 
 
-@pytest.mark.parametrize('kind', ['DLALight', 'DLABase', 'MRLALight', 'MRLABase'])
+@pytest.mark.parametrize('kind', ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'KCLA', 'RLA'])
 def test_attention_learns_though_norms_are_frozen(kind):
-    cfg = dict(type=kind, head_channels=8)
+    cfg = dict(type=kind, **({} if kind == 'RLA' else dict(head_channels=8)))
     model = DLAResNet(**TINY, norm_cfg=FROZEN, layer_attention=cfg, zero_init_attention=True)
     assert not model.layer1[0].norm(1).weight.requires_grad
     assert all(p.requires_grad for n, p in model.named_parameters() if '.attention.' in n)
@@ -39,6 +39,8 @@ def test_layer_depths_are_the_hosts(depth):
     of = ours.get_layer_depth
     assert of('head.fc.weight', 'backbone.') == host.get_layer_depth('head.fc.weight', 'backbone.')
     assert of('layer3.attention.blocks.0.lambda_') == of('layer3.0.conv1.weight')
+    for name in ('read', 'norms', 'eca'):
+        assert of(f'layer3.attention.{name}.0.weight') == of('layer3.0.conv1.weight')
     assert of('layer3.attention.dsu.x') == of(f'layer3.{len(ours.layer3) - 1}.conv1.weight')
 
 

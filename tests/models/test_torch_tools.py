@@ -23,7 +23,15 @@ FUSED = {
     'MRLALight': dict(head_channels=8),
     'MRLABase': dict(head_channels=8),
 }
-KINDS = {**FUSED, 'DIALSTM': dict(reduction=4), 'SE': dict(reduction=4), 'ECA': {}, None: {}}
+KINDS = {
+    **FUSED,
+    'DIALSTM': dict(reduction=4),
+    'SE': dict(reduction=4),
+    'ECA': {},
+    'KCLA': dict(head_channels=4, restart_block=1),
+    'RLA': dict(hidden_channels=4),
+    None: {},
+}
 EVERY = pytest.mark.parametrize('kind', KINDS)
 MODES = pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 
@@ -203,6 +211,8 @@ def test_feature_extractor(kind):
     extracted = create_feature_extractor(make(kind).eval(), nodes)(x)
     agree([extracted['block']], seen[-1:])
     assert extracted['norm'].shape == expected[0].shape
+    stages = ['layer1', 'layer2']
+    agree(create_feature_extractor(make(kind).eval(), stages)(x).values(), expected)
 
 
 # transforms

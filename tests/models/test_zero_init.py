@@ -6,7 +6,7 @@ from mmdet.models.backbones import ResNet
 
 from mmdla import DLAResNet
 
-ADDING = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase']
+ADDING = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'KCLA', 'RLA']
 
 
 @pytest.mark.parametrize('kind', ADDING)
@@ -38,8 +38,9 @@ def test_starts_as_the_resnet_and_moves(kind, depth, tmp_path):
         sum(out.square().mean() for out in model(x)).backward()
         optimizer.step()
         moved = {n for n, p in model.named_parameters() if n in before and (p != before[n]).any()}
-        assert all(any(f'layer{s}.attention.blocks' in n for n in moved) for s in (1, 2, 3, 4))
-    assert any('value' in n for n in moved), 'the second step reaches the convolutions'
+        assert all(any(f'layer{s}.attention.' in n for n in moved) for s in (1, 2, 3, 4))
+    behind = 'project' if kind == 'RLA' else 'value'
+    assert any(behind in n for n in moved), 'the second step reaches the convolutions'
 
 
 def test_random_attention_makes_features_grow_from_block_to_block(resnet_checkpoint):
@@ -60,7 +61,16 @@ def test_random_attention_makes_features_grow_from_block_to_block(resnet_checkpo
     assert ratios == sorted(ratios) and ratios[0] > 1.1 and ratios[-1] > 2, ratios
 
 
-@pytest.mark.parametrize('layer_attention', [dict(type='SE'), dict(type='DIALSTM'), None])
+@pytest.mark.parametrize(
+    'layer_attention',
+    [
+        dict(type='SE'),
+        dict(type='DIALSTM'),
+        dict(type='RLA', eca=True),
+        dict(type='RLA', append_state=True),
+        None,
+    ],
+)
 def test_refused_where_it_cannot_be(layer_attention):
     with pytest.raises(ValueError, match='zero_init_attention'):
         DLAResNet(18, layer_attention=layer_attention, zero_init_attention=True)

@@ -223,7 +223,7 @@ def test_requested_ops_are_checked():
     assert copy.deepcopy(model).layer1.attention.ops == 'fast'
 
 
-@pytest.mark.parametrize('kind', [*KINDS, 'DIALSTM', 'SE', 'ECA', None])
+@pytest.mark.parametrize('kind', [*KINDS, 'DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None])
 @pytest.mark.parametrize('index', [0, 1])
 def test_what_a_pre_hook_gives_is_what_a_block_works_on(kind, index):
     """Both branches and the attention, as if the block before had returned it."""

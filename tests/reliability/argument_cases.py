@@ -39,6 +39,14 @@ WRONG_IN_ATTENTION = {
     'kernel_size': [*integers_below(1), 2, 4],
     'drop_path_rate': [1, 1.0, -0.1, 2, NAN, INF, -INF, '0.1', None, True, [0.1]],
     'ops': ['', 'slow', 1, None, True, NAN, ['auto']],
+    'hidden_channels': [*integers_below(1), None],
+    'restart_block': integers_below(1),
+    'eca': [*NOT_BOOLS, None],
+    'append_state': [*NOT_BOOLS, None],
+    'previous_channels': [None, 8],  # so are these four
+    'stride': [1, 2],
+    'last': [True, False],
+    'first_convs': [(), []],
     'form': ['', 'other', 1, None, True, NAN, ['released']],
     'context': ['', 'other', 1, None, True, NAN, ['sample']],
     'norm_cfg': [*WRONG_CFGS, *WRONG_NORMS],
@@ -53,9 +61,15 @@ TAKES = {
     'DIALSTM': ['reduction'],
     'SE': ['reduction'],
     'ECA': ['kernel_size'],
+    'KCLA': ['head_channels', 'kernel_size', 'drop_path_rate', 'restart_block'],
+    'RLA': ['hidden_channels', 'eca', 'append_state'],
 }  # fmt: skip
 assert set(TAKES) == set(known_types())
 WRONG_IN_ATTENTION['refresh'] = WRONG_IN_ATTENTION['context']
+OF_STAGE = {
+    'KCLA': ['previous_channels', 'stride'],
+    'RLA': ['previous_channels', 'stride', 'last', 'first_convs'],
+}
 NEEDED = dict(reduction=1, head_channels=4)  # for stages of four channels
 COMMON = ['norm_cfg', 'init_cfg', 'channels', 'num_blocks']
 
@@ -139,7 +153,13 @@ def attentions(draw, least_channels: int) -> dict | None:
         form=st.sampled_from(['released', 'shared']),
         context=st.sampled_from(['sample', 'first']),
         refresh=st.sampled_from(['released', 'residual']),
+        hidden_channels=st.sampled_from([2, 4, 32]),
+        restart_block=st.sampled_from([None, 1, 2, 11]),
+        eca=st.booleans(),
+        append_state=st.booleans(),
     )
+    if kind == 'KCLA':  # which makes a head of half an old one
+        right['head_channels'] = st.sampled_from([None, *powers[1:]])
     needed = {name for name in TAKES[kind] if name in ('reduction', 'head_channels')}
     names = needed | {name for name in TAKES[kind] if draw(st.booleans())}
     cfg = {name: draw(right[name]) for name in sorted(names)}
@@ -216,8 +236,10 @@ def backbones(draw, cifar: bool = False) -> dict:
     args['layer_attention'] = draw(attentions(base * expansion))
     norm = (args['layer_attention'] or {}).get('norm_cfg', args.get('norm_cfg')) or {}
     learns = norm.get('affine', norm.get('type', 'BN') != 'IN')
-    kind = (args['layer_attention'] or {}).get('type')
-    if kind in ('DLALight', 'MRLALight', 'DLABase', 'MRLABase') and learns:
+    attention = args['layer_attention'] or {}
+    kind, scales = attention.get('type'), attention.get('eca') or attention.get('append_state')
+    adds = kind in ('KCLA', 'RLA') and not scales
+    if adds or (kind in ('DLALight', 'MRLALight', 'DLABase', 'MRLABase') and learns):
         sometimes('zero_init_attention', [True, False])
     return copy.deepcopy(args)
 
@@ -250,11 +272,20 @@ def spoiled_attentions(draw) -> tuple[dict, str]:
     if args['layer_attention'] is None:
         args['layer_attention'] = dict(type='SE', reduction=1)
     args.pop('zero_init_attention', None)
-    names = TAKES[args['layer_attention']['type']] + COMMON
+    kind = args['layer_attention']['type']
+    names = TAKES[kind] + OF_STAGE.get(kind, []) + COMMON
     args['layer_attention'], name = draw(
-        spoiled(st.just(args['layer_attention']), WRONG_IN_ATTENTION, names)
+        spoiled(st.just(args['layer_attention']), wrong_in_attention(kind), names)
     )
     return args, name
+
+
+def wrong_in_attention(kind: str) -> dict:
+    """Wrong values of the arguments of a kind."""
+    wrong = dict(WRONG_IN_ATTENTION)
+    if kind == 'KCLA':  # None stands for a width that divides the channels
+        wrong['head_channels'] = [v for v in wrong['head_channels'] if v is not None]
+    return wrong
 
 
 @st.composite

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from mmdla import DLAResNet
 
 FUSED = ('DLALight', 'DLABase', 'MRLALight', 'MRLABase')
-OTHERS = ('DIALSTM', 'SE', 'ECA', None)
+OTHERS = ('DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None)
 SMALL = {
     'DLALight': dict(reduction=4, head_channels=8),
     'DLABase': dict(reduction=4, head_channels=8),
@@ -33,6 +33,8 @@ SMALL = {
     'DIALSTM': dict(reduction=4),
     'SE': dict(reduction=4),
     'ECA': {},
+    'KCLA': dict(head_channels=4, restart_block=1),
+    'RLA': dict(hidden_channels=4),
 }
 
 OPTIONS = dict(

@@ -9,8 +9,8 @@ import torch
 from argument_cases import (
     COMMON,
     NEEDED,
+    OF_STAGE,
     TAKES,
-    WRONG_IN_ATTENTION,
     WRONG_IN_BACKBONE,
     WRONG_IN_DSU,
     backbones,
@@ -18,6 +18,7 @@ from argument_cases import (
     spoiled,
     spoiled_attentions,
     units,
+    wrong_in_attention,
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -95,8 +96,8 @@ def wrong_backbones():
     one_stage = dict(depth=11, base_channels=4, num_stages=1, strides=(1,), dilations=(1,))
     for kind, own in TAKES.items():
         right = {name: value for name, value in NEEDED.items() if name in own}
-        for name in own + COMMON:
-            for value in WRONG_IN_ATTENTION[name]:
+        for name in own + OF_STAGE.get(kind, []) + COMMON:
+            for value in wrong_in_attention(kind)[name]:
                 attention = dict(type=kind, **right) | {name: value}
                 yield name, DLAResNet_CIFAR, dict(one_stage, layer_attention=attention)
     for name, values in WRONG_IN_DSU.items():

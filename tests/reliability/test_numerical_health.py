@@ -9,12 +9,12 @@ import torch
 from hypothesis import settings
 
 from mmdla import DSU, DLAResNet_CIFAR
-from mmdla.models.layer_attention import DLABase, DLALight, MRLABase, MRLALight
+from mmdla.models.layer_attention import KCLA, DLABase, DLALight, MRLABase, MRLALight
 from mmdla.models.layer_attention.heads import pool
 
 STEPS = settings.default.max_examples // 2 + 4  # 16 in the suite, 254 in the long run
 HALF = {'fp16': torch.float16, 'bf16': torch.bfloat16}
-KINDS = {'DLALight': DLALight, 'DLABase': DLABase, 'MRLALight': MRLALight, 'MRLABase': MRLABase}
+KINDS = {cls.__name__: cls for cls in (DLALight, DLABase, MRLALight, MRLABase, KCLA)}
 
 
 def pictures():
@@ -26,10 +26,11 @@ def pictures():
 
 
 @pytest.mark.parametrize('dtype', HALF)
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', [*KINDS, 'RLA'])
 def test_training_under_autocast(kind, dtype):
     torch.manual_seed(0)
-    attention = dict(type=kind, head_channels=8) | (dict(reduction=4) if 'DLA' in kind else {})
+    attention = dict(type=kind) | (dict(head_channels=8) if kind in KINDS else {})
+    attention |= dict(reduction=4) if 'DLA' in kind else {}
     backbone = DLAResNet_CIFAR(20, base_channels=8, strides=(2, 2, 2), layer_attention=attention)
     backbone.init_weights()
     head = torch.nn.Linear(128, 10)

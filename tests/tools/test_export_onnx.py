@@ -19,8 +19,9 @@ from mmengine.runner import load_checkpoint
 import mmdla
 from mmdla.apis.export import Part, export_program
 from mmdla.errors import InputError
+from mmdla.models.layer_attention import known_types
 
-KINDS = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', None]
+KINDS = [*known_types(), None]
 CASES = [(1, 97, 131), (3, 97, 131), (1, 64, 64), (3, 64, 64)]  # pictures, height, width
 
 

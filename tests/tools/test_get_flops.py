@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmdla.analysis.complexity import measure_shares
+from mmdla.models.layer_attention import known_types
 
 
 @pytest.fixture
@@ -35,9 +36,7 @@ def test_published_sizes(rows, repo):
     assert 'of it layer attention' not in plain
 
 
-@pytest.mark.parametrize(
-    'kind', ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA']
-)
+@pytest.mark.parametrize('kind', known_types())
 def test_attention_is_the_difference_to_a_plain_network(repo, kind):
     cfg = Config.fromfile(repo / 'configs/cifar100_plain.py')
     plain, parts, none = measure_shares(cfg)

@@ -7,12 +7,11 @@ A value map is kept once, as its block made it: what DLA-B does to it is a produ
 vector, and ``GAP(g ⊙ v) = g ⊙ GAP(v)``, so the products are kept as vectors beside the maps.
 """
 
-import warnings
 from typing import NamedTuple
 
 import torch
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...ops import (
     add_relu_pool,
@@ -39,6 +38,7 @@ from ..dsu import DSU, check_context, seen_context
 from ..dsu import State as Context
 from .heads import Heads, pool
 from .multi_head import MultiHeadAttention
+from .scale import ScaledAttention, ScaledHeads
 
 REFRESH = dict(released=1.0, residual=2.0)  # factors of the DSU's hidden state
 
@@ -79,47 +79,12 @@ def none_before(y: Tensor, context: Context | None = None) -> Earlier:
     return Earlier(nothing, nothing, nothing, (), None, context)
 
 
-class BaseHeads(Heads):
-    """:class:`Heads` of one block, with an optional scale (C, 1, 1) of its output.
-
-    The scale is there only for the start as the identity. Zero norm weights, which serve MRLA-L and
-    DLA-L, would never leave zero here: the gradient of the ReLU behind them is zero there.
-    """
-
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
-        self.scale: nn.Parameter | None = None
-
-    def start_with_zero_scale(self) -> None:
-        if self.scale is None:
-            weight = self.value.weight  # (C, 1, 3, 3)
-            self.scale = nn.Parameter(weight.new_empty(len(weight), 1, 1))
-        nn.init.zeros_(self.scale)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        """Load weights that were trained with a scale, or without one, which is a scale of 1.
-
-        A scale that the config does not ask for is made here; an optimizer that was made before
-        does not know it.
-        """
-        name = f'{prefix}scale'
-        if name in state_dict and self.scale is None:
-            self.start_with_zero_scale()
-            self.scale.requires_grad_(self.value.weight.requires_grad)
-            warnings.warn(
-                'The weights of the attention were trained with zero_init_attention=True, which '
-                'the config does not have: their scale is loaded and used. To train it further, '
-                'set zero_init_attention=True',
-                stacklevel=2,
-            )
-        elif self.scale is not None and name not in state_dict:
-            if any(key.startswith(prefix) for key in state_dict):
-                state_dict[name] = torch.ones_like(self.scale)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+class BaseHeads(ScaledHeads, Heads):
+    """:class:`Heads` of one block, whose output may have a scale."""
 
 
 @MODELS.register_module()
-class MRLABase(MultiHeadAttention):
+class MRLABase(ScaledAttention, MultiHeadAttention):
     r"""MRLA-B: each block attends to itself and all earlier blocks of its stage.
 
     .. math::
@@ -130,16 +95,6 @@ class MRLABase(MultiHeadAttention):
     """
 
     heads_type = BaseHeads
-
-    def start_as_identity(self):
-        for heads in self.blocks:
-            heads.start_with_zero_scale()
-
-    def optional_parameters(self):
-        return tuple(f'blocks.{i}.scale' for i in range(self.num_blocks))
-
-    def optional_parameter(self, name):
-        return self.get_submodule(name.rpartition('.')[0]).value.weight[:, :, :1, 0]  # (C, 1, 1)
 
     def attend(self, index, x, shortcut, state):
         heads = self.blocks[index]

@@ -4,19 +4,28 @@ from typing import Any
 
 from mmengine.registry import MODELS
 
-from ..arguments import check_cfg, check_names, errors_named, hint
+from ..arguments import check_cfg, check_names, errors_named, hint, parameters_of
 from .base import DLABase, MRLABase
 from .channel import ECA, SE
 from .dia import DIALSTM
 from .interface import LayerAttention
+from .kcla import KCLA
 from .light import DLALight, MRLALight
+from .rla import RLA
 
 # Found without a registry, so that what others name SE or ECA there is in nobody's way.
-OURS = {cls.__name__: cls for cls in (DIALSTM, ECA, SE, DLABase, DLALight, MRLABase, MRLALight)}
+OURS = {
+    cls.__name__: cls
+    for cls in (DIALSTM, ECA, KCLA, RLA, SE, DLABase, DLALight, MRLABase, MRLALight)
+}
 
 
 def build_layer_attention(
-    cfg: dict | None, channels: int, num_blocks: int, norm_cfg: dict
+    cfg: dict | None,
+    channels: int,
+    num_blocks: int,
+    norm_cfg: dict,
+    **crossing: Any,
 ) -> LayerAttention | None:
     """Build the layer attention of one stage.
 
@@ -27,6 +36,8 @@ def build_layer_attention(
         norm_cfg (dict): Norm layers of the backbone, unless ``cfg`` has its own. Without its
             ``requires_grad``: where pretrained norms are frozen, those of the attention are new
             and must learn.
+        **crossing (Any): What an attention that crosses stages may take besides: see
+            :class:`LayerAttention`.
 
     Raises:
         TypeError: ``cfg`` is no dict, or its type is no :class:`LayerAttention`.
@@ -35,12 +46,16 @@ def build_layer_attention(
     cfg = check_cfg('layer_attention', cfg, optional=True)
     if cfg is None:
         return None
-    if taken := {'channels', 'num_blocks'} & set(cfg):
-        raise ValueError(f'layer_attention: {min(taken)} is that of the stage, it cannot be given')
     module = find(cfg['type'])
+    of_stage = dict(channels=channels, num_blocks=num_blocks)
+    if module.crosses_stages:
+        taken = parameters_of(module)
+        of_stage.update({name: value for name, value in crossing.items() if name in taken})
+    if given := set(of_stage) & set(cfg):
+        raise ValueError(f'layer_attention: {min(given)} is that of the stage, it cannot be given')
     check_names('layer_attention', module, [key for key in cfg if key != 'type'])
     learning = {key: value for key, value in norm_cfg.items() if key != 'requires_grad'}
-    arguments = {'norm_cfg': learning, **cfg, 'channels': channels, 'num_blocks': num_blocks}
+    arguments = {'norm_cfg': learning, **cfg, **of_stage}
     with errors_named('layer_attention'):
         return MODELS.build({**arguments, 'type': module})
 

@@ -19,12 +19,25 @@ class LayerAttention(BaseModule):
     stage and may be anything made of tensors. A subclass overrides :meth:`recalibrate` or
     :meth:`attend` and is registered with ``mmengine.registry.MODELS``; that is all.
 
+    What more it can say: by :meth:`extra`, that the blocks read something besides their input; by
+    ``crosses_stages``, that the state after a stage's last block is the first one of the next
+    stage; by ``out_channels``, that the stage returns maps of other channels than its blocks. To
+    one that crosses, the backbone gives those of these arguments that it takes:
+    ``previous_channels`` (int, or None in the first stage), ``stride`` and ``last`` (whether no
+    stage follows), and ``first_convs``, the first convolution of every block.
+
+    Attributes:
+        crosses_stages (bool): Whether the state goes on from stage to stage. Default: False.
+        out_channels (int): Channels of what the last block's call returns. Default: ``C``.
+
     Args:
         channels (int): Channels ``C`` of the stage.
         num_blocks (int): Blocks of the stage.
         norm_cfg (dict): Norm layers of the backbone. Default: ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine.
     """
+
+    crosses_stages = False
 
     def __init__(
         self,
@@ -34,7 +47,7 @@ class LayerAttention(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(check_init_cfg(init_cfg) or None)
-        self.channels = check_int('channels', channels)
+        self.channels = self.out_channels = check_int('channels', channels)
         self.num_blocks = check_int('num_blocks', num_blocks)
         self.norm_cfg = check_norm_cfg(norm_cfg)
 
@@ -48,6 +61,13 @@ class LayerAttention(BaseModule):
     def optional_parameter(self, name: str) -> Tensor:
         """Return a tensor of the shape and dtype of one of :meth:`optional_parameters`."""
         raise KeyError(name)
+
+    def spare_parameters(self) -> tuple[str, ...]:
+        """Return beginnings of names that a state dict may have and this attention has no use for.
+
+        Another network of the same weights does, one with a classifier for instance.
+        """
+        return ()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Load as every module, but refuse another attention, or half of one, within a model."""
@@ -86,6 +106,21 @@ class LayerAttention(BaseModule):
         if before_sum:
             return self.recalibrate(index, x, state)
         return self.attend(index, x, shortcut, state)
+
+    def extra(self, index: int, state: Any) -> Tensor | None:
+        """Return what is added to the output of the first convolution of block ``index``.
+
+        So a block reads other maps besides its input: a convolution of ``[x, h]`` is the sum of one
+        of ``x``, the block's own, and one of ``h``, the attention's.
+
+        Args:
+            index (int): Block of the stage, from 0.
+            state (Any): What the previous call returned.
+
+        Returns:
+            Tensor, optional: Shape of that output; ``None`` for nothing.
+        """
+        return None
 
     def recalibrate(self, index: int, residual: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Change the residual branch of block ``index`` before the shortcut is added.

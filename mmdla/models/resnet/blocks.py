@@ -1,7 +1,7 @@
 """Residual blocks: ``block(x)`` is one map, as in MMDetection and MMPretrain.
 
-The stage may hand in the shortcut, which the layer attention needs too, and a function that changes
-the residual before the sum.
+The stage may hand in a function that makes the shortcut, which the layer attention needs too, and
+one that changes the residual before the sum.
 """
 
 from collections.abc import Callable
@@ -112,6 +112,14 @@ class ResidualBlock(BaseModule):
         if self.last_norm.weight is not None:  # norm_cfg has affine=False
             nn.init.zeros_(self.last_norm.weight)
 
+    def expect_extra(self) -> None:
+        """Register ``conv1`` behind all norms.
+
+        ``conv1(x) + extra`` passes the first norm: whoever folds norms into the convolutions
+        registered before them must leave that one alone.
+        """
+        self._modules['conv1'] = self._modules.pop('conv1')
+
     def can_leave_norm(self) -> bool:
         """Whether ``residual(x, last_norm=False)`` leaves out an affine map and nothing else."""
         norm = self.last_norm
@@ -140,33 +148,39 @@ class ResidualBlock(BaseModule):
     def forward(
         self,
         x: Tensor,
-        shortcut: Tensor | None = None,
+        shortcut_of: Callable[[Tensor], Tensor] | None = None,
         recalibrate: Callable[[Tensor], Tensor] | None = None,
-        show_shortcut: Callable[[Tensor], object] | None = None,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """Return ``ReLU(residual(x) + shortcut)``.
 
         Args:
             x (Tensor): Shape (B, C_in, H, W).
-            shortcut (Tensor, optional): ``self.shortcut(x)``, if it is known.
+            shortcut_of (Callable, optional): Called in place of ``self.shortcut``.
             recalibrate (Callable, optional): Changes the residual before the sum.
-            show_shortcut (Callable, optional): Is given the shortcut before that.
+            extra (Tensor, optional): Is added to the output of the first convolution.
 
         Returns:
             Tensor: Shape (B, C, H / stride, W / stride).
         """
-        residual = self.residual(x)  # (B, C, H / stride, W / stride)
-        if shortcut is None:  # after the residual, as in the hosts: gradients add up in that order
-            shortcut = self.shortcut(x)
-        if show_shortcut is not None:
-            show_shortcut(shortcut)
+        # (B, C, H / stride, W / stride)
+        residual = self.residual(x) if extra is None else self.residual(x, extra=extra)
+        # after the residual, as in the hosts: gradients add up in that order
+        shortcut = self.shortcut(x) if shortcut_of is None else shortcut_of(x)
         if recalibrate is None:
             return self.finish(residual, shortcut, self.owns_residual())
         return self.finish(recalibrate(residual), shortcut)
 
-    def residual(self, x: Tensor, last_norm: bool = True) -> Tensor:
+    def residual(self, x: Tensor, last_norm: bool = True, extra: Tensor | None = None) -> Tensor:
         """Return the residual branch, (B, C, H / stride, W / stride)."""
         raise NotImplementedError
+
+    def first(self, x: Tensor, extra: Tensor | None) -> Tensor:
+        """Return what the first convolution, norm and ReLU make of the input."""
+        out = self.conv1(x)
+        if extra is not None:
+            out = out + extra
+        return apply_relu(self.relu, self.norm1(out), self.norm1)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Return the shortcut branch, (B, C, H / stride, W / stride)."""
@@ -201,9 +215,8 @@ class BasicBlock(ResidualBlock):
         )
         self._add_conv(2, mid_channels, out_channels, 3, padding=1)
 
-    def residual(self, x: Tensor, last_norm: bool = True) -> Tensor:
-        out = apply_relu(self.relu, self.norm1(self.conv1(x)), self.norm1)
-        out = self.conv2(out)
+    def residual(self, x: Tensor, last_norm: bool = True, extra: Tensor | None = None) -> Tensor:
+        out = self.conv2(self.first(x, extra))
         return self.last_norm(out) if last_norm else out
 
 
@@ -280,9 +293,8 @@ class Bottleneck(ResidualBlock):
     def owns_residual(self, last_norm: bool = True) -> bool:
         return super().owns_residual(last_norm) and not self.plugin_names['after_conv3']
 
-    def residual(self, x: Tensor, last_norm: bool = True) -> Tensor:
-        out = apply_relu(self.relu, self.norm1(self.conv1(x)), self.norm1)
-        out = self._after(1, out)
+    def residual(self, x: Tensor, last_norm: bool = True, extra: Tensor | None = None) -> Tensor:
+        out = self._after(1, self.first(x, extra))
         out = apply_relu(self.relu, self.norm2(self.conv2(out)), self.norm2)
         out = self.conv3(self._after(2, out))
         if last_norm:

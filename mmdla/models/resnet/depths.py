@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 BLOCK = re.compile(r'layer(\d+)\.(\d+)\.')
-ATTENTION = re.compile(r'layer(\d+)\.attention\.(?:blocks\.(\d+)\.)?')
+ATTENTION = re.compile(r'layer(\d+)\.attention\.(?:(?:blocks|read|norms|eca)\.(\d+)\.)?')
 
 
 def layer_depth(name: str, prefix: str, stage_blocks: Sequence[int]) -> tuple[int, int]:

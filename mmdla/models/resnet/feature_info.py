@@ -56,8 +56,7 @@ class FeatureInfoMixin:
             downsample = stage[0].downsample  # there wherever a stage strides
             if isinstance(downsample, nn.Module):
                 stride *= _stride(downsample)
-            channels = self.feat_dim // 2 ** (self.num_stages - 1 - i)  # doubled by every stage
-            found.append(FeatureInfo(f'layer{i + 1}', channels, stride))
+            found.append(FeatureInfo(f'layer{i + 1}', stage.out_channels, stride))
         return tuple(found[i] for i in self.out_indices)
 
 

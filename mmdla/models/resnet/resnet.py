@@ -191,7 +191,7 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
         groups, base_width = check_int('groups', groups), check_int('base_width', base_width)
         if width_per_group is not None:
             base_width = check_int('width_per_group', width_per_group)
-        channels = stem_channels
+        channels, previous = stem_channels, None
         for i, num_blocks in enumerate(self.stage_blocks):
             planes = base_channels * 2**i
             width = options.block_width(self.block, planes, base_channels, groups, base_width)
@@ -204,9 +204,19 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
                 channels, planes * expansion, strides[i], grid, drop_path_rates[i], block_cfg
             )
             channels = planes * expansion
-            attention = build_layer_attention(layer_attention, channels, num_blocks, self.norm_cfg)
+            attention = build_layer_attention(
+                layer_attention,
+                channels,
+                num_blocks,
+                self.norm_cfg,
+                previous_channels=previous,
+                stride=strides[i],
+                last=i == num_stages - 1,
+                first_convs=[block.conv1 for block in blocks],
+            )
+            previous = channels
             self.add_module(f'layer{i + 1}', ResStage(blocks, attention, with_cp))
-        self.feat_dim = self.inplanes = channels
+        self.feat_dim = self.inplanes = self.stages[-1].out_channels
         self._start_attention()
         self._freeze_stages()
 
@@ -347,9 +357,7 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
         if not self.zero_init_attention:
             return
         for stage in self.stages:
-            if stage.attention is None:
-                raise ValueError('zero_init_attention needs a layer_attention, got None')
-            stage.attention.start_as_identity()
+            stage.start_as_identity()
 
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
@@ -371,9 +379,13 @@ class DLAResNet(FeatureInfoMixin, BaseModule):
             tuple[Tensor, ...]: Shapes (B, C_i, H_i, W_i).
         """
         x = self._stem(x)
-        outs = []
+        outs, carried = [], None
         for i, stage in enumerate(self.stages):
-            x = stage(x)
+            if stage.crosses:
+                states: list = []
+                x, carried = stage(x, carried, states.append), states[0]
+            else:
+                x = stage(x)
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)

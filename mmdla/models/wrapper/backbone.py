@@ -41,7 +41,8 @@ class WithLayerAttention(Woven):
 
     The attention works behind every block that keeps the shape, on what the block returned
     (``x``) and on what it was given (``shortcut``). Attentions that change the residual branch
-    (SE, ECA, DIALSTM) cannot: the blocks of other backbones do not hand it out.
+    (SE, ECA, DIALSTM) cannot: the blocks of other backbones do not hand it out. Nor can those whose
+    state goes on from stage to stage (KCLA, RLA).
 
     Args:
         backbone (dict): Config of the host backbone, e.g.

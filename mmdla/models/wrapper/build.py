@@ -37,10 +37,20 @@ def build_attention(cfg: dict, channels: int, num_blocks: int, tokens: bool) -> 
         with errors_named('layer_attention'):
             return MODELS.build({**cfg, 'channels': channels, 'num_blocks': num_blocks})
     attention = build_layer_attention(cfg, channels, num_blocks, dict(type='BN'))
+    if attention.crosses_stages:
+        raise ValueError(
+            f'layer_attention: {type(attention).__name__} hands its state on from stage to stage; '
+            'the stages of this backbone hand on maps alone'
+        )
     if type(attention).recalibrate is not LayerAttention.recalibrate:
         raise ValueError(
             f'layer_attention: {type(attention).__name__} changes the residual branch of a block '
             'before the shortcut is added; the blocks of this backbone return the sum'
+        )
+    if attention.overrides('extra'):
+        raise ValueError(
+            f'layer_attention: {type(attention).__name__} adds to what a block reads; '
+            'the blocks of this backbone read their input alone'
         )
     return attention
 

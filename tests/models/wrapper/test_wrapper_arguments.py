@@ -5,7 +5,7 @@ import torch
 from host_backbones import HOSTS, build
 from mmengine.registry import MODELS, DefaultScope
 
-from mmdla import MRLABaseTokens, MRLALightTokens, WithLayerAttention
+from mmdla import KCLA, MRLABaseTokens, MRLALightTokens, WithLayerAttention
 from mmdla.models.layer_attention import known_types
 
 CONVNEXT = dict(type='mmpretrain.ConvNeXt', arch='atto')
@@ -16,6 +16,12 @@ DLA = dict(type='DLALight', head_channels=8)
 def test_attentions_of_the_residual_branch(kind):
     assert kind in known_types()
     with pytest.raises(ValueError, match=f'{kind} changes the residual branch'):
+        WithLayerAttention(CONVNEXT, dict(type=kind))
+
+
+@pytest.mark.parametrize('kind', ['KCLA', 'RLA', KCLA])
+def test_attentions_across_stages(kind):
+    with pytest.raises(ValueError, match=r'(KCLA|RLA) hands its state on from stage to stage'):
         WithLayerAttention(CONVNEXT, dict(type=kind))
 
 

@@ -1,0 +1,2 @@
+_base_ = './imagenet_rla_r50.py'
+model = dict(backbone=dict(layer_attention=dict(eca=True)))
