@@ -5,11 +5,13 @@
 
 #include "add_relu_pool.h"
 #include "dual_dwconv.h"
+#include "dual_dwconv_backward.h"
 #include "dwconv_pool.h"
 #include "light_block.h"
 #include "light_coefficients.h"
 #include "statistics.h"
 #include "weighted_sum.h"
+#include "weighted_sum_backward.h"
 
 TORCH_LIBRARY(mmdla_cpu, m) {
   m.def("dwconv_pool", &mmdla::dwconv_pool);
