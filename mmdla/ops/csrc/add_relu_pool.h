@@ -24,18 +24,18 @@ std::tuple<Tensor, Tensor> add_relu_pools(const Tensor& r, const Tensor& s, cons
                                           const Tensor& shift, const Tensor& out) {
   check(r, {r, s, out});
   check_vectors(r, planes_of(r), {scale, shift});
-  const Shape shape(r);
-  const Tensor sum_x = sums(r), sum_s = sums(r);
+  const Tensor sum_x = partial_sums(r), sum_s = partial_sums(r);
+  const int64_t planes = planes_of(r), area = Shape(r).area();
   dispatch(r, [&](auto maps) {
     using M = decltype(maps);
     using T = typename M::T;
     using A = typename M::A;
     const T *pr = r.const_data_ptr<T>(), *ps = s.const_data_ptr<T>();
     const A *a = scale.const_data_ptr<A>(), *b = shift.const_data_ptr<A>();
-    auto *gx = sum_x.data_ptr<double>(), *gs = sum_s.data_ptr<double>();
+    A *gx = sum_x.data_ptr<A>(), *gs = sum_s.data_ptr<A>();
     T* po = nullptr;
     if constexpr (STORED) po = out.data_ptr<T>();
-    over_pieces<M>(shape, [&](const Piece<M>& piece) {
+    over_pieces<M>(r, [&](const Piece<M>& piece) {
       const auto by = piece.lane(a + piece.plane), to = piece.lane(b + piece.plane);
       Vec<A> part_x = {}, part_s = {};
       piece.each([&](int64_t, int64_t at, int64_t count) {
@@ -45,11 +45,11 @@ std::tuple<Tensor, Tensor> add_relu_pools(const Tensor& r, const Tensor& s, cons
         part_x += piece.own(x, count);
         part_s += shortcut;
       });
-      piece.add(part_x, gx + piece.plane);
-      piece.add(part_s, gs + piece.plane);
+      piece.add(part_x, gx + piece.part * planes + piece.plane);
+      piece.add(part_s, gs + piece.part * planes + piece.plane);
     });
   });
-  return {over(sum_x, shape.area(), r), over(sum_s, shape.area(), r)};
+  return {total(sum_x, area), total(sum_s, area)};
 }
 
 // x, in the place of r if that is wanted, and the poolings, each (B, C).
@@ -75,7 +75,6 @@ inline std::tuple<Tensor, Tensor> add_relu_pool_backward(const Tensor& g, const 
                                                          const Tensor& x) {
   check(x, {g, x, more ? *more : x});
   check_vectors(x, planes_of(x), {pooled_x, pooled_s});
-  const Shape shape(x);
   Tensor dr = at::empty_like(x), ds = at::empty_like(x);
   dispatch(x, [&](auto maps) {
     using M = decltype(maps);
@@ -85,8 +84,8 @@ inline std::tuple<Tensor, Tensor> add_relu_pool_backward(const Tensor& g, const 
     const T* pm = more ? more->const_data_ptr<T>() : nullptr;
     const A *gx = pooled_x.const_data_ptr<A>(), *gs = pooled_s.const_data_ptr<A>();
     T *pr = dr.data_ptr<T>(), *ps = ds.data_ptr<T>();
-    const A part = A(1) / A(shape.area());
-    over_pieces<M>(shape, [&](const Piece<M>& piece) {
+    const A part = A(1) / A(Shape(x).area());
+    over_pieces<M>(x, [&](const Piece<M>& piece) {
       const auto to_x = piece.lane(gx + piece.plane) * part;
       const auto to_s = piece.lane(gs + piece.plane) * part;
       piece.each([&](int64_t, int64_t at, int64_t count) {

@@ -15,7 +15,7 @@ struct DualGradients {  // the maps and vectors of both passes below; what is no
   const A *kx, *ks, *alpha, *beta, *gamma;
   T *dx, *ds;
   A *cx, *cs;
-  double* sum;
+  A* sum;
   bool residual;
 };
 
@@ -133,7 +133,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_backward(
   const Shape shape(x);
   Tensor dx = at::empty_like(x), ds = at::empty_like(x);
   Tensor cx = at::empty({shape.batch, shape.channels, 9}, kx.options()), cs = at::empty_like(cx);
-  const Tensor sum = sums(x);
+  const Tensor sum = at::zeros({shape.batch, shape.channels}, vector_options(x));
   dispatch(x, [&](auto maps) {
     using M = decltype(maps);
     using T = typename M::T;
@@ -143,10 +143,10 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_backward(
         kx.const_data_ptr<A>(),   ks.const_data_ptr<A>(),    alpha.const_data_ptr<A>(),
         beta.const_data_ptr<A>(), gamma.const_data_ptr<A>(), dx.data_ptr<T>(),
         ds.data_ptr<T>(),         cx.data_ptr<A>(),          cs.data_ptr<A>(),
-        sum.data_ptr<double>(),   residual};
+        sum.data_ptr<A>(),   residual};
     over_strips<M, DualBackward<M>>(shape, strip_rows<M>(shape, 1), shape.height + 1, inputs);
   });
-  return {dx, ds, cx, cs, over(sum, 1, x)};
+  return {dx, ds, cx, cs, sum};
 }
 
 // Correlations of g with the shifted maps, (B, C, 9) each, and the sum of g, (B, C).
@@ -154,19 +154,18 @@ inline std::tuple<Tensor, Tensor, Tensor> dual_dwconv_correlate(const Tensor& g,
                                                                 const Tensor& s) {
   check(x, {x, s, g});
   const Shape shape(x);
-  const auto options = x.options().dtype(acc_type(x)).memory_format(std::nullopt);
-  Tensor cx = at::empty({shape.batch, shape.channels, 9}, options), cs = at::empty_like(cx);
-  const Tensor sum = sums(x);
+  Tensor cx = at::empty({shape.batch, shape.channels, 9}, vector_options(x)), cs = at::empty_like(cx);
+  const Tensor sum = at::zeros({shape.batch, shape.channels}, vector_options(x));
   dispatch(x, [&](auto maps) {
     using M = decltype(maps);
     using T = typename M::T;
     using A = typename M::A;
     DualGradients<M> inputs{g.const_data_ptr<T>(), x.const_data_ptr<T>(), s.const_data_ptr<T>()};
     inputs.cx = cx.data_ptr<A>(), inputs.cs = cs.data_ptr<A>();
-    inputs.sum = sum.data_ptr<double>();
+    inputs.sum = sum.data_ptr<A>();
     over_strips<M, DualCorrelate<M>>(shape, strip_rows<M>(shape), shape.height, inputs);
   });
-  return {cx, cs, over(sum, 1, x)};
+  return {cx, cs, sum};
 }
 
 // Gradients of x, s, kx, ks and the bias from that of o.

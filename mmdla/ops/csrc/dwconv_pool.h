@@ -20,7 +20,7 @@ struct DwconvPool {
     const T* x;
     const A* k;
     T* out;
-    double* pooled;
+    A* pooled;
   };
   Shape shape;
   int64_t size;
@@ -107,16 +107,16 @@ inline std::tuple<Tensor, Tensor> dwconv_pool(const Tensor& x, const Tensor& k) 
   check_vectors(x, 9 * x.size(1), {k});
   const Shape shape(x);
   Tensor out = at::empty_like(x);
-  const Tensor pooled = sums(x);
+  Tensor pooled = at::zeros({shape.batch, shape.channels}, vector_options(x));
   dispatch(x, [&](auto maps) {
     using M = decltype(maps);
     using T = typename M::T;
     using A = typename M::A;
     const typename DwconvPool<M>::Inputs inputs{x.const_data_ptr<T>(), k.const_data_ptr<A>(),
-                                                out.data_ptr<T>(), pooled.data_ptr<double>()};
+                                                out.data_ptr<T>(), pooled.data_ptr<A>()};
     over_strips<M, DwconvPool<M>>(shape, strip_rows<M>(shape), shape.height, inputs);
   });
-  return {out, over(pooled, shape.area(), x)};
+  return {out, pooled.div_(shape.area())};
 }
 
 // Gradients of x and, plane by plane, of k (B, C, 9) from those of v and of GAP(v).

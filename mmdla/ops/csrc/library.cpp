@@ -25,6 +25,7 @@ TORCH_LIBRARY(mmdla_cpu, m) {
   m.def("dual_dwconv_backward", &mmdla::dual_dwconv_backward);
   m.def("dual_dwconv_backward_normed", &mmdla::dual_dwconv_backward_normed);
   m.def("add_relu_pool", &mmdla::add_relu_pool);
+  m.def("pool_add_relu", &mmdla::pool_add_relu);
   m.def("add_relu_pool_backward", &mmdla::add_relu_pool_backward);
   m.def("weighted_sum", &mmdla::weighted_sum);
   m.def("weighted_sum_moments", &mmdla::weighted_sum_moments);

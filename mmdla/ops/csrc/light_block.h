@@ -18,7 +18,7 @@ namespace {
 inline std::tuple<Tensor, Tensor> rounded_affine(const std::vector<Tensor>& norm, double eps,
                                                  const Tensor& r) {
   const at::IntArrayRef size = r.sizes().slice(0, 2);
-  const auto options = r.options().dtype(acc_type(r)).memory_format(std::nullopt);
+  const auto options = vector_options(r);
   if (norm.empty()) return {at::ones(size, options), at::zeros(size, options)};
   const auto own = acc_type(norm[0]);
   const Tensor scale = norm[0].to(own) * (norm[3].to(own) + eps).rsqrt();

@@ -73,10 +73,10 @@ struct Planes {
     }
   }
 
-  // Add what a vector holds for each of them.
-  void add(typename M::V sum, double* numbers) const {
+  // Add what a vector holds for each of them to their numbers.
+  void add(typename M::V sum, typename M::A* numbers) const {
     if constexpr (M::last) {
-      for (int64_t i = 0; i < count; ++i) numbers[i] += sum[i];
+      store_part(load_part(numbers, count) + sum, count, numbers);
     } else {
       *numbers += sum_of<typename M::A>(sum);
     }
@@ -118,19 +118,23 @@ inline void check_vectors(const Tensor& like, int64_t size, at::ArrayRef<Tensor>
 
 inline int64_t planes_of(const Tensor& x) { return x.size(0) * x.size(1); }
 
-// Sums of planes (B, C), or of other sizes, are collected in float64 ...
-inline Tensor sums(const Tensor& x, at::IntArrayRef size) {
-  return at::zeros(size, x.options().dtype(at::kDouble).memory_format(std::nullopt));
+inline at::TensorOptions vector_options(const Tensor& x) {
+  return x.options().dtype(acc_type(x)).memory_format(std::nullopt);
 }
-inline Tensor sums(const Tensor& x) { return sums(x, {x.size(0), x.size(1)}); }
 
-// ... and handed out, over a count, in what maps like x are computed in.
-inline Tensor over(const Tensor& sums, int64_t count, const Tensor& x) {
-  Tensor out = at::empty(sums.sizes(), sums.options().dtype(acc_type(x)));
-  const auto* from = sums.const_data_ptr<double>();
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "over", [&] {
+// The sum of partial sums (parts, ...), over a count; few of them were added up in one number, so it
+// is exact.
+inline Tensor total(const Tensor& parts, double count = 1) {
+  Tensor out = at::empty(parts.sizes().slice(1), parts.options());
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "total", [&] {
+    const auto* from = parts.const_data_ptr<scalar_t>();
     auto* to = out.data_ptr<scalar_t>();
-    for (int64_t i = 0; i < out.numel(); ++i) to[i] = from[i] / count;
+    const int64_t size = out.numel();
+    std::vector<double> sums(size, 0);
+    for (int64_t part = 0; part < parts.size(0); ++part) {
+      for (int64_t i = 0; i < size; ++i) sums[i] += from[part * size + i];
+    }
+    for (int64_t i = 0; i < size; ++i) to[i] = sums[i] / count;
   });
   return out;
 }

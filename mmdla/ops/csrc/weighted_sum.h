@@ -69,7 +69,7 @@ inline Tensor weighted_sum(const Tensor& w, const std::vector<Tensor>& values) {
     using T = typename M::T;
     const Terms<M> terms(values, w);
     T* po = out.data_ptr<T>();
-    over_pieces<M>(Shape(out), [&](const Piece<M>& piece) {
+    over_pieces<M>(out, [&](const Piece<M>& piece) {
       typename M::V o[VECTORS<M>];
       terms.sum(piece, o);
       piece.each([&](int64_t k, int64_t i, int64_t count) { store_part(o[k], count, po + i); });
@@ -84,48 +84,50 @@ inline std::tuple<Tensor, Tensor, Tensor> weighted_sum_moments(const Tensor& w,
                                                                const std::vector<Tensor>& values) {
   const Tensor& like = values.at(0);
   check_sum(like, w, values);
-  const Shape shape(like);
   Tensor out = at::empty_like(like, like.options().dtype(acc_type(like)));
-  Tensor mean = at::empty({shape.batch, shape.channels}, w.options()), m2 = at::empty_like(mean);
-  const Tensor sum = sums(like), squares = sums(like);
+  // of every part the sum, then the sum of squared deviations from its mean
+  const Tensor sum = partial_sums(like), squares = partial_sums(like);
+  const int64_t planes = planes_of(like);
   dispatch(like, [&](auto maps) {
     using M = decltype(maps);
     using A = typename M::A;
     using V = typename M::V;
     const Terms<M> terms(values, w);
-    A *po = out.data_ptr<A>(), *centre = mean.data_ptr<A>(), *pv = m2.data_ptr<A>();
-    auto *s1 = sum.data_ptr<double>(), *s2 = squares.data_ptr<double>();
-    over_pieces<M>(shape, [&](const Piece<M>& piece) {
-      V o[VECTORS<M>];
+    A *po = out.data_ptr<A>(), *s1 = sum.data_ptr<A>(), *s2 = squares.data_ptr<A>();
+    over_pieces<M>(like, [&](const Piece<M>& piece) {
+      V o[VECTORS<M>], total = {};
       terms.sum(piece, o);
-      if (piece.is_first()) {  // a number near the mean, so that nothing cancels
-        for (int64_t i = 0; i < piece.count; ++i) {
-          A total = 0;
-          piece.each([&](int64_t k, int64_t, int64_t count) {
-            if constexpr (M::last) {
-              total += o[k][i];
-            } else {
-              for (int64_t lane = 0; lane < count; ++lane) total += o[k][lane];
-            }
-          });
-          centre[piece.plane + i] = total / piece.size;
-        }
-      }
-      const auto shift = piece.lane(centre + piece.plane);
-      V r1 = {}, r2 = {};
       piece.each([&](int64_t k, int64_t i, int64_t count) {
         store_part(o[k], count, po + i);
-        const V d = piece.own(o[k] - shift, count);
-        r1 += d;
-        r2 += d * d;
+        total += piece.own(o[k], count);
       });
-      piece.add(r1, s1 + piece.plane);
-      piece.add(r2, s2 + piece.plane);
+      piece.add(total, s1 + piece.part * planes + piece.plane);
     });
-    const double area = shape.area();
-    for (int64_t p = 0; p < planes_of(like); ++p) {
-      centre[p] += s1[p] / area;
-      pv[p] = std::max(0.0, s2[p] - s1[p] * s1[p] / area);
+    over_pieces<M>(like, [&](const Piece<M>& piece) {
+      const int64_t number = piece.part * planes + piece.plane;
+      const auto mean = piece.lane(s1 + number) / A(size_of_part(like, piece.part));
+      V total = {};
+      piece.each([&](int64_t, int64_t i, int64_t count) {
+        const V d = piece.own(load_part(po + i, count) - mean, count);
+        total += d * d;
+      });
+      piece.add(total, s2 + number);
+    });
+  });
+  Tensor mean = at::empty({like.size(0), like.size(1)}, w.options()), m2 = at::empty_like(mean);
+  AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "weighted_sum_moments", [&] {
+    const auto *s1 = sum.const_data_ptr<scalar_t>(), *s2 = squares.const_data_ptr<scalar_t>();
+    for (int64_t p = 0; p < planes; ++p) {
+      double all = 0, within = 0, between = 0;
+      for (int64_t part = 0; part < sum.size(0); ++part) all += s1[part * planes + p];
+      const double centre = all / Shape(like).area();
+      for (int64_t part = 0; part < sum.size(0); ++part) {
+        const double count = size_of_part(like, part), off = s1[part * planes + p] / count - centre;
+        within += s2[part * planes + p];
+        between += count * off * off;
+      }
+      mean.data_ptr<scalar_t>()[p] = centre;
+      m2.data_ptr<scalar_t>()[p] = within + between;
     }
   });
   return {mean, m2, out};
@@ -145,7 +147,7 @@ inline Tensor relu_add(const Tensor& x, const Tensor& o, const Tensor& scale, co
     const A *po = o.const_data_ptr<A>(), *a = scale.const_data_ptr<A>();
     const A *b = shift.const_data_ptr<A>(), *c = keep.const_data_ptr<A>();
     T* result = out.data_ptr<T>();
-    over_pieces<M>(Shape(x), [&](const Piece<M>& piece) {
+    over_pieces<M>(x, [&](const Piece<M>& piece) {
       const auto by = piece.lane(a + piece.plane), to = piece.lane(b + piece.plane);
       const auto kept = piece.lane(c + piece.plane);
       piece.each([&](int64_t, int64_t i, int64_t count) {
@@ -174,7 +176,7 @@ inline Tensor weighted_sum_relu_add(const Tensor& x, const Tensor& w,
     const A *a = scale.const_data_ptr<A>(), *b = shift.const_data_ptr<A>();
     const A* c = keep.const_data_ptr<A>();
     T* po = out.data_ptr<T>();
-    over_pieces<M>(Shape(x), [&](const Piece<M>& piece) {
+    over_pieces<M>(x, [&](const Piece<M>& piece) {
       Vec<A> o[VECTORS<M>];
       terms.sum(piece, o);
       const auto by = piece.lane(a + piece.plane), to = piece.lane(b + piece.plane);

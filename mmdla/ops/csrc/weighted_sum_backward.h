@@ -18,8 +18,9 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> relu_products(
   check_sum(g, w, values);
   check_vectors(g, planes_of(g), {scale, shift});
   Tensor out = at::empty_like(g, g.options().dtype(acc_type(g)));
-  const Tensor tv = sums(g, w.sizes()), ov = sums(g, w.sizes()), v1 = sums(g, w.sizes());
-  const Tensor t1 = sums(g), to = sums(g);
+  const Tensor tv = partial_sums(g, w.sizes()), ov = at::zeros_like(tv), v1 = at::zeros_like(tv);
+  const Tensor t1 = partial_sums(g), to = at::zeros_like(t1);
+  const int64_t planes = planes_of(g);
   dispatch(g, [&](auto kind) {
     using M = decltype(kind);
     using T = typename M::T;
@@ -29,10 +30,9 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> relu_products(
     const T* pg = g.const_data_ptr<T>();
     const A *a = scale.const_data_ptr<A>(), *b = shift.const_data_ptr<A>();
     A* po = out.data_ptr<A>();
-    auto *ptv = tv.data_ptr<double>(), *pov = ov.data_ptr<double>();
-    auto *pv1 = v1.data_ptr<double>();
-    auto *pt1 = t1.data_ptr<double>(), *pto = to.data_ptr<double>();
-    over_pieces<M>(Shape(g), [&](const Piece<M>& piece) {
+    A *ptv = tv.data_ptr<A>(), *pov = ov.data_ptr<A>(), *pv1 = v1.data_ptr<A>();
+    A *pt1 = t1.data_ptr<A>(), *pto = to.data_ptr<A>();
+    over_pieces<M>(g, [&](const Piece<M>& piece) {
       V o[VECTORS<M>], t[VECTORS<M>];
       terms.sum(piece, o);
       const auto by = piece.lane(a + piece.plane), plus = piece.lane(b + piece.plane);
@@ -44,8 +44,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> relu_products(
         sum += t[k];
         with_o += t[k] * o[k];
       });
-      piece.add(sum, pt1 + piece.plane);
-      piece.add(with_o, pto + piece.plane);
+      piece.add(sum, pt1 + piece.part * planes + piece.plane);
+      piece.add(with_o, pto + piece.part * planes + piece.plane);
       for (int64_t m = 0; m < terms.blocks(); ++m) {
         const T* values_m = terms.maps[m];
         V dot_t = {}, dot_o = {}, total = {};
@@ -55,14 +55,14 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> relu_products(
           dot_o += o[k] * v;
           total += v;
         });
-        const int64_t place = terms.at(piece, m);
+        const int64_t place = piece.part * planes * terms.blocks() + terms.at(piece, m);
         piece.add(dot_t, ptv + place);
         piece.add(dot_o, pov + place);
         piece.add(total, pv1 + place);
       }
     });
   });
-  return {over(tv, 1, g), over(ov, 1, g), over(v1, 1, g), over(t1, 1, g), over(to, 1, g), out};
+  return {total(tv), total(ov), total(v1), total(t1), total(to), out};
 }
 
 // The gradient of o, alpha t + beta o + gamma, in the dtype of g; in the place of o if o has it.
@@ -82,7 +82,7 @@ inline Tensor relu_gradient(const Tensor& o, const Tensor& g, const Tensor& scal
     const A *b = shift.const_data_ptr<A>(), *c = alpha.const_data_ptr<A>();
     const A *d = beta.const_data_ptr<A>(), *e = gamma.const_data_ptr<A>();
     T* to = out.data_ptr<T>();
-    over_pieces<M>(Shape(g), [&](const Piece<M>& piece) {
+    over_pieces<M>(g, [&](const Piece<M>& piece) {
       const int64_t p = piece.plane;
       const auto by = piece.lane(a + p), plus = piece.lane(b + p), of_t = piece.lane(c + p);
       const auto of_o = piece.lane(d + p), more = piece.lane(e + p);
