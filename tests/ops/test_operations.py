@@ -141,6 +141,42 @@ def test_half_precision_is_within_its_rounding(layout, name, dtype, run):
                     assert (got.double() - truth).abs().max() < 8 * torch.finfo(dtype).eps * scale
 
 
+def test_kernels_check_what_they_read_by_pointers():
+    make = Maker((2, 12, 5, 4), torch.bfloat16)
+    x, vector, taps = make.map(), make.vector(2, 12), make.vector(2, 12, 9)
+    weights, last = make.vector(2, 1, 12), x.contiguous(memory_format=torch.channels_last)
+    calls = {
+        'pool_add_relu': [x, x, vector, vector],
+        'add_relu_pool': [x, x, vector, vector, False],
+        'add_relu_pool_backward': [x, vector, vector, None, x],
+        'dual_dwconv': [x, x, taps, taps, vector],
+        'dual_dwconv_moments': [x, x, taps, taps],
+        'dual_dwconv_backward': [x, x, x, taps, taps],
+        'dual_dwconv_backward_normed': [x, x, x, taps, taps, vector, vector, vector],
+        'dwconv_pool': [x, taps[0].contiguous()],
+        'dwconv_pool_backward': [x, vector, x, taps[0].contiguous()],
+        'weighted_sum': [weights, [x]],
+        'weighted_sum_moments': [weights, [x]],
+        'weighted_sum_relu_add': [x, weights, [x], vector, vector, vector, False],
+        'relu_add': [x, x.float(), vector, vector, vector],
+        'relu_products': [x, weights, [x], vector, vector],
+        'relu_gradient': [x.float(), x, *[vector] * 5],
+    }
+    for name, args in calls.items():
+        kernel = getattr(backend.load_cpu(), name)
+        kernel(*args)
+        several = sum(isinstance(a, torch.Tensor) and a.dim() == 4 for a in args) > 1
+        for i, arg in enumerate(args):
+            if not isinstance(arg, torch.Tensor):
+                continue
+            wrong = [arg[..., :-1], arg.double()]
+            if arg.dim() == 4 and several:
+                wrong.append(last.to(arg.dtype))
+            for bad in wrong:
+                with pytest.raises(RuntimeError, match='mmdla: '):
+                    kernel(*args[:i], bad, *args[i + 1 :])
+
+
 def through_tokens(name, args):
     """What the operation computes as a function of its maps: a token is ``v - v.detach()``."""
     if name == 'add_relu_pool':
