@@ -10,7 +10,7 @@ gradient is completed here, without another pass over a map, the operation also 
 import torch
 from torch import Tensor
 
-from .backend import as_vectors, match_memory_format
+from .backend import as_vectors, at_least_float32, match_memory_format
 from .batch_norm import rounded_affine
 from .library import define, is_differentiated
 
@@ -20,9 +20,14 @@ def empty_token(like: Tensor) -> Tensor:
     return like.new_zeros(()).expand(like.shape)
 
 
+def pool(x: Tensor) -> Tensor:
+    """Return ``GAP(x)``, (B, C, H, W) to (B, C), in float32 at least."""
+    return x.mean((2, 3), dtype=at_least_float32(x.dtype))
+
+
 def _reference(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x = (r + s).relu()  # (B, C, H, W)
-    return x, x.mean((2, 3)), s.mean((2, 3)), empty_token(s)
+    return x, pool(x), pool(s), empty_token(s)
 
 
 def _kernel(kernels, r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -30,7 +35,11 @@ def _kernel(kernels, r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _fake(r: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(r), *(r.new_empty(r.shape[:2]) for _ in range(2)), empty_token(s)
+    return torch.empty_like(r), *_pools(r), empty_token(s)
+
+
+def _pools(r: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(r.new_empty(r.shape[:2], dtype=at_least_float32(r.dtype)) for _ in range(2))
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -98,17 +107,13 @@ def affine_add_relu(r: Tensor, s: Tensor, scale: Tensor, shift: Tensor) -> Tenso
 
 def _affine_reference(r, s, scale, shift) -> tuple[Tensor, Tensor, Tensor]:
     x = affine_add_relu(r, s, scale, shift)
-    return x, x.mean((2, 3)), s.mean((2, 3))
+    return x, pool(x), pool(s)
 
 
 def _affine_reference_(r, s, scale, shift) -> tuple[Tensor, Tensor]:
     x, *pooled = _affine_reference(r, s, scale, shift)
     r.copy_(x)
     return tuple(pooled)
-
-
-def _pools(r, *_) -> tuple[Tensor, Tensor]:
-    return r.new_empty(r.shape[:2]), r.new_empty(r.shape[:2])
 
 
 def _two_maps(r, s, *_) -> tuple[Tensor, Tensor]:

@@ -15,15 +15,13 @@ class Backend(NamedTuple):
 
     Attributes:
         load (Callable): Gives them, or ``None`` where they are not to be had.
-        dtypes (tuple[torch.dtype]): Of the maps that they take.
-        channels_last (bool): Whether they take such maps, besides NCHW.
+        dtypes (tuple[torch.dtype]): Of the maps that they take, in NCHW or channels_last.
         unavailable_reason (str): What is said where they are not to be had.
         enabled_by_default (bool): Whether they run without ``ops='fast'``.
     """
 
     load: Callable[[], Any]
     dtypes: tuple[torch.dtype, ...]
-    channels_last: bool
     unavailable_reason: str
     enabled_by_default: bool = True
 
@@ -46,10 +44,10 @@ def load_triton() -> Any:
 SINGLE = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
 BACKENDS = {
-    'cpu': Backend(load_cpu, SINGLE, False, 'the kernels cannot be compiled'),
+    'cpu': Backend(load_cpu, SINGLE + HALF, 'the kernels cannot be compiled'),
     # not by default until they have run on a GPU: see docs/performance.md
     'cuda': Backend(
-        load_triton, SINGLE + HALF, True, 'Triton is not installed', enabled_by_default=False
+        load_triton, SINGLE + HALF, 'Triton is not installed', enabled_by_default=False
     ),
 }
 
@@ -89,11 +87,11 @@ def unsupported_reason(*maps: Tensor) -> str | None:
         return 'the maps are on several devices'
     if first.is_cuda and first.device.index != torch.cuda.current_device():
         return f'the maps are on {first.device}, which is not the current device'
-    if not all(m.is_contiguous() for m in maps) and not (
-        backend.channels_last
-        and all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    if not any(
+        all(m.is_contiguous(memory_format=layout) for m in maps)
+        for layout in (torch.contiguous_format, torch.channels_last)
     ):
-        return f'they need NCHW{" or NHWC" * backend.channels_last}'
+        return 'they need NCHW or channels_last'
     return None if _is_there(first.device.type) else backend.unavailable_reason
 
 

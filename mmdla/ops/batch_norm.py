@@ -56,7 +56,7 @@ def rounded_affine(norm: list[Tensor], eps: float, r: Tensor) -> tuple[Tensor, T
     dtype, size = at_least_float32(r.dtype), r.shape[:2]
     if not norm:
         return r.new_ones(size, dtype=dtype), r.new_zeros(size, dtype=dtype)
-    weight, bias, mean, var = norm
+    weight, bias, mean, var = (v.to(at_least_float32(v.dtype)) for v in norm)
     scale = weight * (var + eps).rsqrt()
     shift = bias.double() - mean.double() * scale.double()  # rounded once, after all of it
     return tuple(v.to(scale.dtype).to(dtype).expand(size).contiguous() for v in (scale, shift))

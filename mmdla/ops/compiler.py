@@ -18,7 +18,7 @@ import torch
 
 CANDIDATES = ('c++', 'g++', 'clang++')
 PROBE_SECONDS = 30  # for --version and empty files
-BUILD_SECONDS = 900  # a whole build takes about a minute on one free core
+BUILD_SECONDS = 900  # a whole build takes two minutes on one free core
 OPTIMIZE = ('-O3', '-fno-math-errno', '-fassociative-math', '-fno-signed-zeros',
             '-fno-trapping-math', '-fno-tree-loop-distribute-patterns')  # fmt: skip
 NATIVE = ('-march=native', '-mcpu=native')  # the first that the compiler takes

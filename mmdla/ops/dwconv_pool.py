@@ -4,14 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import as_vectors, match_memory_format
+from .add_relu_pool import pool
+from .backend import as_vectors, at_least_float32, match_memory_format
 from .library import define, is_differentiated
 
 
 def _reference(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight.to(x.dtype)
     v = F.conv2d(x, weight, padding=1, groups=x.shape[1])  # (B, C, H, W)
-    return v, v.mean((2, 3))
+    return v, pool(v)
 
 
 def _kernel(kernels, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +22,7 @@ def _kernel(kernels, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fake(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(x.shape[:2])
+    return torch.empty_like(x), x.new_empty(x.shape[:2], dtype=at_least_float32(x.dtype))
 
 
 def correlation(g: Tensor, x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class Kernels:
             shutil.rmtree(stale, ignore_errors=True)
         part = Path(tempfile.mkdtemp(dir=folder, prefix=f'{build.name}.part'))
         try:
-            print_log('Compiling the CPU kernels of mmdla (once, about a minute)', 'current')
+            print_log('Compiling the CPU kernels of mmdla (once, a minute or two)', 'current')
             library = part / LIBRARY
             compiler.build(sorted(self.sources.glob('*.cpp')), library, self.flags)
             (part / CHECKSUM).write_text(_checksum(library))

@@ -47,19 +47,14 @@ def define(
     """
     name = schema.split('(')[0]
 
-    def run(*args: Any) -> Any:
+    def choose(*args: Any) -> Any:
         if maps is None:
             found = backend.vector_kernels(next(a for a in args if isinstance(a, Tensor)))
         else:
             found = backend.kernels(*maps(*args))
-        return run_reference(*args) if found is None else kernel(found, *args)
+        return reference(*args) if found is None else kernel(found, *args)
 
-    def run_reference(*args: Any) -> Any:
-        device = next(a.device for a in tree_leaves(args) if isinstance(a, Tensor))
-        if not torch.is_autocast_enabled(device.type):
-            return reference(*args)
-        with torch.autocast(device.type, enabled=False):  # dtypes are those of the arguments
-            return reference(*args)
+    run, run_reference = (_without_autocast(function) for function in (choose, reference))
 
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(name, run_reference, 'CompositeExplicitAutograd')
@@ -71,6 +66,19 @@ def define(
             f'{NAMESPACE}::{name}', backward, setup_context=setup_context, lib=LIBRARY
         )
     return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def _without_autocast(function: Callable) -> Callable:
+    """Under autocast the dtypes are those of the arguments: maps in half precision, vectors not."""
+
+    def run(*args: Any) -> Any:
+        device = next(a.device for a in tree_leaves(args) if isinstance(a, Tensor))
+        if not torch.is_autocast_enabled(device.type):
+            return function(*args)
+        with torch.autocast(device.type, enabled=False):
+            return function(*args)
+
+    return run
 
 
 def is_differentiated(*gradients: Tensor | None) -> bool:

@@ -12,7 +12,7 @@ arguments are those of :mod:`mmdla.ops.light_coefficients`; ``last_norm`` (empty
 import torch
 from torch import Tensor
 
-from .add_relu_pool import affine_add_relu
+from .add_relu_pool import affine_add_relu, pool
 from .backend import as_vectors, at_least_float32
 from .batch_norm import rounded_affine
 from .dual_dwconv import dual_dwconv_reference
@@ -23,10 +23,8 @@ OTHERS = ARGUMENTS.removeprefix('Tensor y, Tensor? y_shortcut, ')
 
 
 def _reference(r, s, last_norm, last_eps, *rest) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = at_least_float32(r.dtype)
     x = affine_add_relu(r, s, *rounded_affine(last_norm, last_eps, r))  # (B, C, H, W)
-    y, y_shortcut = (v.mean((2, 3), dtype=dtype) for v in (x, s))  # 2 x (B, C)
-    kx, ks, bias, *state = light_coefficients(y, y_shortcut, *rest)
+    kx, ks, bias, *state = light_coefficients(pool(x), pool(s), *rest)
     return dual_dwconv_reference(x, s, None, kx, ks, bias), *state
 
 

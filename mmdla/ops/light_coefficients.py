@@ -27,10 +27,6 @@ from torch import Tensor
 
 from .library import define, is_differentiated
 
-COUNT = (
-    19  # gradients: y, y_s, u, c, query, key, value, lambda, extract, 8 of the unit, 2 of the norm
-)
-
 
 class Inputs(NamedTuple):
     """Arguments of the operation; what there is none of is ``None`` or empty.
@@ -67,6 +63,18 @@ class Inputs(NamedTuple):
     keep: Tensor | None
     head_channels: int
     first: bool
+
+
+def _inputs(*args) -> Inputs:
+    """The arguments, all tensors in the dtype of ``y``: parameters may be in half precision."""
+    n = Inputs(*args)
+
+    def cast(tree):
+        if isinstance(tree, list):
+            return [cast(v) for v in tree]
+        return tree.to(n.y.dtype) if isinstance(tree, Tensor) else tree
+
+    return Inputs(*map(cast, n))
 
 
 ARGUMENTS = (
@@ -121,7 +129,7 @@ def _affine(n: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _reference(*args) -> tuple[Tensor, ...]:
-    n = Inputs(*args)
+    n = _inputs(*args)
     none = n.y.new_empty(0)
     delta = _centre(n.y)  # (9,)
     a = _gate(n)[0].repeat_interleave(n.head_channels, -1)  # (B, C)
@@ -179,7 +187,7 @@ def _step_backward(step, c, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
-    n = Inputs(*args)
+    n = _inputs(*args)
     none = n.y.new_empty(0)
     zero = n.y.new_zeros(*n.y.shape, 9)
     dkx, dks = (zero if g is None else g for g in (dkx, dks))

@@ -58,7 +58,9 @@ class Maker:
         return [self.vector(c), self.vector(c), self.vector(c), self.positive(c)]
 
 
-def coefficients(make: Maker, unit=True, norm=True, state=True, keep=True, first=False) -> list:
+def coefficients(
+    make: Maker, unit=True, norm=True, state=True, keep=True, first=False, head_channels=2
+) -> list:
     """Arguments of ``light_coefficients`` behind the poolings."""
     b, c, r = make.batch, make.channels, 3
     dsu = []
@@ -77,7 +79,7 @@ def coefficients(make: Maker, unit=True, norm=True, state=True, keep=True, first
         make.norm() if norm else [],
         1e-3,
         make.positive(b, 1) if norm and keep else None,
-        2,
+        head_channels,
         first,
     ]
 

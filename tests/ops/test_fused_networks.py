@@ -95,8 +95,6 @@ def test_a_default_device_is_nobody_who_looks():
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        (lambda m: m.to(memory_format=torch.channels_last), 'NCHW'),
-        (lambda m: m.half(), 'float16'),
         (lambda m: m.to('meta'), 'meta'),
         (None, 'GroupNorm'),
     ],
@@ -105,12 +103,45 @@ def test_fast_says_what_it_cannot_do(change, words):
     norm = dict(norm_cfg=dict(type='GN', num_groups=4)) if change is None else {}
     model = network('DLALight', 'fast', **norm).eval()
     model = model if change is None else change(model)
-    x = images()
-    if words == 'NCHW':
-        x = x.to(memory_format=torch.channels_last)
-    x = x.to(next(model.parameters()))
+    x = images().to(next(model.parameters()))
     with pytest.raises(RuntimeError, match=f"ops='fast' cannot be used: .*{words}"):
         model(x)
+
+
+LAYOUTS = pytest.mark.parametrize(
+    'layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc']
+)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('kind', KINDS)
+@LAYOUTS
+def test_fused_in_every_layout_and_precision(layout, kind, training):
+    """Outputs, in the layout of the input, and gradients: no further from float64 than the modules'."""
+    x = images(4).contiguous(memory_format=layout)
+    found = {}
+    for ops in ('reference', 'fast'):
+        original = network(kind, ops).train(training).to(memory_format=layout)
+        for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+            whole = torch.float32 if dtype is torch.bfloat16 else dtype  # that under autocast
+            model = copy.deepcopy(original).to(whole)
+            with Operations() as seen, torch.autocast('cpu', torch.bfloat16, whole is not dtype):
+                outs = model(x.to(whole))
+            assert len(seen.fused) >= 8 if ops == 'fast' else not seen.fused
+            assert all(out.is_contiguous(memory_format=layout) for out in outs)
+            assert outs[-1].dtype is dtype
+            loss = sum(out.double().square().mean() for out in outs)
+            weights = model.layer1[0].conv1.weight, model.layer1.attention.blocks[0].value.weight
+            found[ops, dtype] = [*outs, *torch.autograd.grad(loss, weights)]
+
+    def errors(ops, dtype):
+        for a, b in zip(found[ops, dtype], found['reference', torch.float64], strict=True):
+            yield ((a.double() - b).square().mean() / b.square().mean()).sqrt().item()
+
+    assert max(errors('fast', torch.float64)) < 1e-9
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for fused, modules in zip(errors('fast', dtype), errors('reference', dtype), strict=True):
+            assert fused < 1.5 * modules + 4 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -17,7 +17,9 @@ OPTIONS = [
     dict(keep=False, state=False, first=True),
     dict(unit=False, norm=False),
 ]
-BACKENDS = ['compiled', 'triton']
+LAYOUTS = pytest.mark.parametrize(
+    'layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc']
+)
 
 
 def options_of(name):
@@ -42,6 +44,12 @@ def tensors(out):
     return [t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor) and t.numel()]
 
 
+def has_layout(found, layout):
+    """Whether the maps among what an operation gave are in a layout; tokens have none."""
+    maps = [t for t in found if t is not None and t.dim() == 4 and t.shape[2:] != (3, 3)]
+    return all(t.is_contiguous(memory_format=layout) for t in maps if t.stride(3))
+
+
 @pytest.fixture
 def run(monkeypatch):
     """Call an operation with the kernels of a backend, or without any."""
@@ -59,9 +67,7 @@ def run(monkeypatch):
             if name in TRAINED:
                 make = Maker(SMALL, outs[0].dtype, seed=1)
                 outs = [out for out in outs if out.requires_grad]
-                cotangents = [
-                    make.vector(*out.shape).to(out.dtype) if out.stride() else out for out in outs
-                ]
+                cotangents = [torch.empty_like(out).copy_(make.vector(*out.shape)) for out in outs]
                 grads = torch.autograd.grad(outs, found, cotangents, allow_unused=True)
                 return [*outs, *grads]
             return outs
@@ -79,15 +85,27 @@ def assert_same(got, expected, tolerance):
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 @pytest.mark.parametrize(('name', 'options'), CASES, ids=IDS)
-def test_compiled_kernels_equal_the_reference(name, options, shape, run):
+@LAYOUTS
+def test_compiled_kernels_equal_the_reference(layout, name, options, shape, run):
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-4)):
-        args = arguments(name, Maker(shape, dtype), **options)
-        assert_same(run(name, args, 'compiled'), run(name, args, 'reference'), tolerance)
+        args = arguments(name, Maker(shape, dtype, layout), **options)
+        got = run(name, args, 'compiled')
+        assert_same(got, run(name, args, 'reference'), tolerance)
+        assert name == 'carry_gradients' or has_layout(got, layout)
 
 
-@pytest.mark.parametrize(
-    'layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc']
-)
+@pytest.mark.parametrize('shape', [(2, 19, 5, 6), (3, 72, 4, 9), (1, 33, 21, 18)], ids=str)
+@pytest.mark.parametrize('name', [name for name in NAMES if name != 'light_coefficients'])
+@LAYOUTS
+def test_more_channels_than_a_vector_has_numbers(layout, name, shape, run):
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-4)):
+        args = arguments(name, Maker(shape, dtype, layout), head_channels=1)
+        got = run(name, args, 'compiled')
+        assert_same(got, run(name, args, 'reference'), tolerance)
+        assert name == 'carry_gradients' or has_layout(got, layout)
+
+
+@LAYOUTS
 @pytest.mark.parametrize('name', NAMES)
 def test_triton_kernels_equal_the_reference(name, layout, run):
     for shape in ((2, 4, 7, 5), (1, 2, 1, 1), (1, 2, 3, 33)):
@@ -103,17 +121,60 @@ def test_triton_kernels_put_long_sums_together(run):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('name', TRAINED)
-def test_half_precision_is_within_its_rounding(name, dtype, run):
+@pytest.mark.parametrize('name', NAMES)
+@LAYOUTS
+def test_half_precision_is_within_its_rounding(layout, name, dtype, run):
     """Outputs and gradients in half precision against float64 of the same rounded inputs."""
-    args = arguments(name, Maker((2, 4, 7, 5), dtype))
-    exact = [v.double() if isinstance(v, torch.Tensor) else v for v in tree_flatten(args)[0]]
-    exact = tree_unflatten(exact, tree_flatten(args)[1])
-    for kernels in ('reference', 'triton'):
-        for got, truth in zip(run(name, args, kernels), run(name, exact, 'reference'), strict=True):
-            if got is not None:
-                scale = truth.abs().max().item() + 1e-6
-                assert (got.double() - truth).abs().max() < 8 * torch.finfo(dtype).eps * scale
+    shapes = {'reference': [(2, 4, 7, 5)], 'triton': [(2, 4, 7, 5)]}
+    shapes['compiled'] = [(2, 4, 7, 5), (2, 2, 4, 19), (1, 20, 3, 9), (3, 4, 1, 1)]
+    for kernels, several in shapes.items():
+        for shape in several:
+            args = arguments(name, Maker(shape, dtype, layout))
+            flat, spec = tree_flatten(args)
+            exact = [v.double() if isinstance(v, torch.Tensor) else v for v in flat]
+            expected = run(name, tree_unflatten(exact, spec), 'reference')
+            found = run(name, args, kernels)
+            assert name == 'carry_gradients' or has_layout(found, layout)
+            for got, truth in zip(found, expected, strict=True):
+                if got is not None:
+                    scale = truth.abs().max().item() + 1e-6
+                    assert (got.double() - truth).abs().max() < 8 * torch.finfo(dtype).eps * scale
+
+
+def test_kernels_check_what_they_read_by_pointers():
+    make = Maker((2, 12, 5, 4), torch.bfloat16)
+    x, vector, taps = make.map(), make.vector(2, 12), make.vector(2, 12, 9)
+    weights, last = make.vector(2, 1, 12), x.contiguous(memory_format=torch.channels_last)
+    calls = {
+        'pool_add_relu': [x, x, vector, vector],
+        'add_relu_pool': [x, x, vector, vector, False],
+        'add_relu_pool_backward': [x, vector, vector, None, x],
+        'dual_dwconv': [x, x, taps, taps, vector],
+        'dual_dwconv_moments': [x, x, taps, taps],
+        'dual_dwconv_backward': [x, x, x, taps, taps],
+        'dual_dwconv_backward_normed': [x, x, x, taps, taps, vector, vector, vector],
+        'dwconv_pool': [x, taps[0].contiguous()],
+        'dwconv_pool_backward': [x, vector, x, taps[0].contiguous()],
+        'weighted_sum': [weights, [x]],
+        'weighted_sum_moments': [weights, [x]],
+        'weighted_sum_relu_add': [x, weights, [x], vector, vector, vector, False],
+        'relu_add': [x, x.float(), vector, vector, vector],
+        'relu_products': [x, weights, [x], vector, vector],
+        'relu_gradient': [x.float(), x, *[vector] * 5],
+    }
+    for name, args in calls.items():
+        kernel = getattr(backend.load_cpu(), name)
+        kernel(*args)
+        several = sum(isinstance(a, torch.Tensor) and a.dim() == 4 for a in args) > 1
+        for i, arg in enumerate(args):
+            if not isinstance(arg, torch.Tensor):
+                continue
+            wrong = [arg[..., :-1], arg.double()]
+            if arg.dim() == 4 and several:
+                wrong.append(last.to(arg.dtype))
+            for bad in wrong:
+                with pytest.raises(RuntimeError, match='mmdla: '):
+                    kernel(*args[:i], bad, *args[i + 1 :])
 
 
 def through_tokens(name, args):
@@ -163,14 +224,18 @@ def test_gradients(name, options):
 
 
 @pytest.mark.parametrize('name', IN_PLACE)
-def test_forms_in_place(name):
-    args = arguments(name, Maker((2, 4, 7, 5)))
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
+@LAYOUTS
+def test_forms_in_place(layout, dtype, name):
+    if name == 'update_statistics_':
+        dtype = torch.float64
+    args = arguments(name, Maker((2, 12, 7, 5), dtype, layout))
     copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in args]
     outs = tensors(operation(name)(*args))
     if name == 'update_statistics_':
-        norm = torch.nn.BatchNorm1d(4, momentum=0.2).double()
+        norm = torch.nn.BatchNorm1d(12, momentum=0.2).double()
         norm.running_mean.copy_(copies[0]), norm.running_var.copy_(copies[1])
-        batch = torch.randn(7, 4, dtype=torch.float64)
+        batch = torch.randn(7, 12, dtype=torch.float64)
         args = [*copies[:3], batch.mean(0), batch.var(0, unbiased=False), *copies[5:]]
         operation(name)(*args)
         norm(batch)
@@ -178,8 +243,8 @@ def test_forms_in_place(name):
         assert args[2] == 4
         return
     if name == 'weighted_sum_relu_add_':
-        make = Maker((2, 4, 7, 5))
-        tokens = make.token(), make.token(2, 3, 4)
+        make = Maker((2, 12, 7, 5), dtype)
+        tokens = make.token(), make.token(2, 3, 12)
         expected = [operation(name[:-1])(*copies[:3], *tokens, *copies[3:])]
     else:
         expected = tensors(operation(name[:-1])(*copies))
@@ -187,12 +252,13 @@ def test_forms_in_place(name):
         assert torch.equal(a, b)
 
 
-def test_block_is_rounded_as_pytorch_rounds():
+@LAYOUTS
+def test_block_is_rounded_as_pytorch_rounds(layout):
     """So that an attention that starts as the identity leaves the network's features as they are."""
     norm = torch.nn.BatchNorm2d(16).eval()
     for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
         tensor.uniform_(0.3, 2)
-    make = Maker((2, 16, 33, 41), torch.float32)
+    make = Maker((2, 16, 33, 41), torch.float32, layout)
     args = arguments('light_block', make)
     args[0] *= 10
     args[2], args[3] = [norm.weight, norm.bias, norm.running_mean, norm.running_var], norm.eps
@@ -202,9 +268,10 @@ def test_block_is_rounded_as_pytorch_rounds():
         assert torch.equal(out, (norm(args[0]) + args[1]).relu())
 
 
-def test_variances_do_not_cancel():
+@LAYOUTS
+def test_variances_do_not_cancel(layout):
     """Statistics of a map whose mean is far from zero."""
-    args = arguments('dual_dwconv_bn', Maker((2, 4, 30, 30), torch.float32))
+    args = arguments('dual_dwconv_bn', Maker((2, 4, 30, 30), torch.float32, layout))
     exact = [v.double() if isinstance(v, torch.Tensor) else v for v in args]
     for a in (args, exact):
         a[0] = a[0] * 0.01 + 100
@@ -213,5 +280,12 @@ def test_variances_do_not_cancel():
     _, mean, var = operation('dual_dwconv_bn')(*args)
     exact[0] = args[0].double()
     _, mean64, var64 = operation('dual_dwconv_bn')(*exact)
+    torch.testing.assert_close(var.double(), var64, rtol=1e-2, atol=0)
+    torch.testing.assert_close(mean.double(), mean64, rtol=1e-6, atol=0)
+    args = arguments('weighted_sum_bn_relu_add', Maker((2, 4, 30, 30), torch.float32, layout))
+    args[1] = torch.tensor([1.0, 0, 0])[:, None].expand(2, 3, 4).contiguous()
+    args[2] = [v * 0.01 + 100 for v in args[2]]
+    _, mean, var = operation('weighted_sum_bn_relu_add')(*args)
+    var64, mean64 = torch.var_mean(args[2][0].double(), (0, 2, 3), unbiased=False)
     torch.testing.assert_close(var.double(), var64, rtol=1e-2, atol=0)
     torch.testing.assert_close(mean.double(), mean64, rtol=1e-6, atol=0)

@@ -1,6 +1,5 @@
 """The Triton kernels compile to machine code for GPUs, of which none is needed for that."""
 
-import pytest
 import torch
 
 from mmdla.ops.backend import BACKENDS, unsupported_reason
@@ -20,13 +19,17 @@ def test_what_they_take(monkeypatch):
     assert unsupported_reason(x, x) is None
     assert unsupported_reason(last, last) is None
     assert unsupported_reason(x.half(), x.half()) is None
-    assert 'they need NCHW or NHWC' in unsupported_reason(x, last)
-    assert 'they need NCHW or NHWC' in unsupported_reason(x[..., 1:], x[..., 1:])
+    assert 'they need NCHW or channels_last' in unsupported_reason(x, last)
+    assert 'they need NCHW or channels_last' in unsupported_reason(x[..., 1:], x[..., 1:])
     assert 'differ in dtype' in unsupported_reason(x, x.half())
     assert 'got torch.int64' in unsupported_reason(x.long())
     assert not BACKENDS['cuda'].enabled_by_default, 'until they have run on a GPU'
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.int64], ids=str)
-def test_what_the_compiled_ones_take(dtype):
-    assert str(dtype) in unsupported_reason(torch.zeros(1, 2, 3, 3, dtype=dtype))
+def test_what_the_compiled_ones_take():
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.zeros(1, 2, 3, 3, dtype=dtype).contiguous(memory_format=layout)
+            assert unsupported_reason(x, x) is None
+    assert 'got torch.int64' in unsupported_reason(torch.zeros(1, 2, 3, 3, dtype=torch.int64))
+    assert 'they need NCHW or channels_last' in unsupported_reason(torch.zeros(1, 2, 3, 4)[..., 1:])

@@ -172,10 +172,13 @@ class MRLABase(ScaledAttention, MultiHeadAttention):
     ) -> tuple[Tensor, Earlier, tuple[Tensor, Tensor]]:
         """Return the weights (B, m, C), the state with block ``index``, the tokens of its sum."""
         heads = self.blocks[index]
+        dtype = heads.query.weight.dtype  # of the vectors
         self.show(index, y, None, state)
+        y = y.to(dtype)
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
         value, pooled = dwconv_pool(x, heads.value.weight)  # (B, C, H, W), (B, C)
+        pooled = pooled.to(dtype)
         tokens = self.tokens_of(index, earlier, value, k)
         if tokens is None:  # no gradients
             tokens = new_tokens(value, k, 1)

@@ -108,8 +108,7 @@ class MRLALight(MultiHeadAttention):
 
     def train_step(self, index, residual, shortcut, state):
         heads = self.blocks[index]
-        x, pooled_x, pooled_s, token = add_relu_pool(residual, shortcut)
-        pooled = [v.to(heads.lambda_.dtype) for v in (pooled_x, pooled_s)]  # 2 x (B, C)
+        x, *pooled, token = add_relu_pool(residual, shortcut)  # pooled: 2 x (B, C)
         self.show(index, *pooled, state)
         batch_statistics = heads.norm.training
         rest = self.coefficients(index, x, state, with_norm=not batch_statistics)

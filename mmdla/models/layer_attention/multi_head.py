@@ -98,6 +98,8 @@ class MultiHeadAttention(LayerAttention):
             state (Any): What the call before returned.
         """
         if self.recorder is not None:
+            dtype = self.blocks[index].query.weight.dtype
+            y, y_shortcut = (None if v is None else v.to(dtype) for v in (y, y_shortcut))
             with torch.no_grad(), self.recorder():
                 self.run_vectors(index, y, y_shortcut, state)
 

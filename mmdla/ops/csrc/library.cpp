@@ -5,11 +5,13 @@
 
 #include "add_relu_pool.h"
 #include "dual_dwconv.h"
+#include "dual_dwconv_backward.h"
 #include "dwconv_pool.h"
 #include "light_block.h"
 #include "light_coefficients.h"
 #include "statistics.h"
 #include "weighted_sum.h"
+#include "weighted_sum_backward.h"
 
 TORCH_LIBRARY(mmdla_cpu, m) {
   m.def("dwconv_pool", &mmdla::dwconv_pool);
@@ -23,6 +25,7 @@ TORCH_LIBRARY(mmdla_cpu, m) {
   m.def("dual_dwconv_backward", &mmdla::dual_dwconv_backward);
   m.def("dual_dwconv_backward_normed", &mmdla::dual_dwconv_backward_normed);
   m.def("add_relu_pool", &mmdla::add_relu_pool);
+  m.def("pool_add_relu", &mmdla::pool_add_relu);
   m.def("add_relu_pool_backward", &mmdla::add_relu_pool_backward);
   m.def("weighted_sum", &mmdla::weighted_sum);
   m.def("weighted_sum_moments", &mmdla::weighted_sum_moments);

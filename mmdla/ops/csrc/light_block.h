@@ -18,15 +18,15 @@ namespace {
 inline std::tuple<Tensor, Tensor> rounded_affine(const std::vector<Tensor>& norm, double eps,
                                                  const Tensor& r) {
   const at::IntArrayRef size = r.sizes().slice(0, 2);
-  if (norm.empty()) return {at::ones(size, r.options()), at::zeros(size, r.options())};
-  const Tensor scale = norm[0] * (norm[3] + eps).rsqrt();
+  const auto options = vector_options(r);
+  if (norm.empty()) return {at::ones(size, options), at::zeros(size, options)};
+  const auto own = acc_type(norm[0]);
+  const Tensor scale = norm[0].to(own) * (norm[3].to(own) + eps).rsqrt();
   const Tensor shift =
       norm[1].to(at::kDouble) - norm[2].to(at::kDouble) * scale.to(at::kDouble);
-  return {scale.to(r.scalar_type()).expand(size).contiguous(),
-          shift.to(scale.scalar_type()).to(r.scalar_type()).expand(size).contiguous()};
+  return {scale.to(options.dtype()).expand(size).contiguous(),
+          shift.to(own).to(options.dtype()).expand(size).contiguous()};
 }
-
-}  // namespace
 
 // out, h', c', u'; `out` takes the place of r if that is wanted.
 inline std::tuple<Tensor, Tensor, Tensor, Tensor> light_block(
@@ -44,4 +44,5 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> light_block(
   return {out, h, c_next, u_next};
 }
 
+}  // namespace
 }  // namespace mmdla

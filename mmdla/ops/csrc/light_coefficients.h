@@ -12,7 +12,7 @@
 
 #pragma once
 
-#include "planes.h"
+#include "maps.h"
 
 namespace mmdla {
 namespace {
@@ -150,8 +150,6 @@ inline void check_coefficients(const Tensor& y, const Optional& s, const Optiona
                   (!c || c->sizes() == y.sizes()),
               "mmdla: light_coefficients got a recurrent unit of another size than ", y.sizes());
 }
-
-}  // namespace
 
 // kx, ks, bias, h', c', u'; what there is none of is empty.
 inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coefficients(
@@ -379,4 +377,5 @@ inline std::vector<Tensor> light_coefficients_backward(
   return result;
 }
 
+}  // namespace
 }  // namespace mmdla

@@ -1,9 +1,10 @@
 // The running statistics of a norm layer after a batch, as PyTorch's layer updates them.
 #pragma once
 
-#include "planes.h"
+#include "maps.h"
 
 namespace mmdla {
+namespace {
 
 inline void update_statistics(const Tensor& running_mean, const Tensor& running_var,
                               const Tensor& batches, const Tensor& mean, const Tensor& var,
@@ -16,4 +17,5 @@ inline void update_statistics(const Tensor& running_mean, const Tensor& running_
   running_var.add_(var * unbiased - running_var, step);
 }
 
+}  // namespace
 }  // namespace mmdla

@@ -3,150 +3,157 @@
 //     o = sum_m w_m v_m        out = x + keep * relu(scale * o + shift)
 //
 // v: m maps (B, C, H, W); w: (B, m, C); scale, shift, keep: (B, C). A piece of all the maps stays in
-// the cache while everything about it is computed; sums over a piece are short, so they stay exact.
+// the cache while everything about it is computed. Its backward pass is in weighted_sum_backward.h.
 
 #pragma once
 
-#include "planes.h"
+#include "pieces.h"
 
 namespace mmdla {
 namespace {
 
-constexpr int64_t PIECE = 1024;
+// The maps of a sum and their weights.
+template <typename M>
+struct Terms {
+  using T = typename M::T;
+  using A = typename M::A;
+  std::vector<const T*> maps;
+  const A* weights;
+  int64_t channels;
 
-template <typename T>
-std::vector<const T*> pointers(at::ArrayRef<Tensor> maps) {
-  std::vector<const T*> result;
-  for (const Tensor& map : maps) result.push_back(map.const_data_ptr<T>());
-  return result;
-}
+  Terms(const std::vector<Tensor>& values, const Tensor& w)
+      : weights(w.const_data_ptr<A>()), channels(w.size(2)) {
+    for (const Tensor& map : values) maps.push_back(map.const_data_ptr<T>());
+  }
 
-// out[i] = sum_m w_m v_m[offset + i], i < size
-template <typename T>
-inline void sum_piece(const std::vector<const T*>& maps, int64_t offset, const T* w,
-                      int64_t stride, int64_t size, T* __restrict__ out) {
-  for (size_t m = 0; m < maps.size(); ++m) {
-    const T* v = maps[m] + offset;
-    const T factor = w[m * stride];
-    if (m == 0) {
-      for (int64_t i = 0; i < size; ++i) out[i] = factor * v[i];
-    } else {
-      for (int64_t i = 0; i < size; ++i) out[i] += factor * v[i];
+  int64_t blocks() const { return maps.size(); }
+
+  // Where the numbers of map m begin in a tensor like the weights.
+  int64_t at(const Piece<M>& piece, int64_t m) const {
+    return (piece.batch * blocks() + m) * channels + piece.channel;
+  }
+
+  // o of a piece
+  void sum(const Piece<M>& piece, Vec<A>* o) const {
+    for (int64_t m = 0; m < blocks(); ++m) {
+      const T* v = maps[m];
+      const auto w = piece.lane(weights + at(piece, m));
+      if (m == 0) {
+        piece.each([=](int64_t k, int64_t i, int64_t count) { o[k] = w * load_part(v + i, count); });
+      } else {
+        piece.each([=](int64_t k, int64_t i, int64_t count) { o[k] += w * load_part(v + i, count); });
+      }
     }
   }
+};
+
+inline void check_sum(const Tensor& like, const Tensor& w, const std::vector<Tensor>& values) {
+  TORCH_CHECK(!values.empty(), "mmdla: a sum of no maps");
+  check(like, values);
+  check_vectors(like, planes_of(like) * int64_t(values.size()), {w});
+  TORCH_CHECK(w.dim() == 3, "mmdla: weights must be (B, m, C), got ", w.sizes());
 }
 
-// out = x + keep * relu(scale * o + shift), which may be x itself; NaN stays.
-template <typename T>
-inline void relu_add_row(const T* x, const T* o, T scale, T shift, T keep, int64_t size,
-                              T* out) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < size; ++i) {
-    const T z = scale * o[i] + shift;
-    out[i] = x[i] + keep * (z < 0 ? T(0) : z);
-  }
+// NaN stays.
+template <typename A, typename Lane>
+inline Vec<A> plus_relu(Vec<A> x, Vec<A> o, Lane scale, Lane shift, Lane keep) {
+  return x + keep * relu<A>(scale * o + shift);
 }
-
-// The gradient of o, alpha t + beta o + gamma, in the place of o.
-template <typename T>
-inline void relu_gradient_row(const T* g, T scale, T shift, T alpha, T beta, T gamma, int64_t size,
-                          T* o) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < size; ++i) {
-    const T value = g[i];  // loaded in any case, so that the loop is vectorized
-    const T t = scale * o[i] + shift > 0 ? value : T(0);
-    o[i] = alpha * t + beta * o[i] + gamma;
-  }
-}
-
-// Run f(offset, size) over the pieces of plane p.
-template <typename F>
-inline void over_pieces(int64_t p, int64_t area, F f) {
-  for (int64_t start = 0; start < area; start += PIECE) {
-    f(p * area + start, std::min(PIECE, area - start));
-  }
-}
-
-}  // namespace
 
 // o alone, (B, C, H, W).
 inline Tensor weighted_sum(const Tensor& w, const std::vector<Tensor>& values) {
-  const Tensor& like = values[0];
-  check(like, values);
-  const Shape shape(like);
-  const int64_t channels = like.size(1), blocks = values.size();
-  Tensor out = at::empty_like(like);
-  AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "weighted_sum", [&] {
-    const auto maps = pointers<scalar_t>(values);
-    const auto* pw = w.const_data_ptr<scalar_t>();
-    auto* po = out.data_ptr<scalar_t>();
-    over_planes(shape, [&](int64_t first, int64_t last) {
-      for (int64_t p = first; p < last; ++p) {
-        const auto* weight = pw + p / channels * blocks * channels + p % channels;
-        over_pieces(p, shape.area(), [&](int64_t offset, int64_t size) {
-          sum_piece(maps, offset, weight, channels, size, po + offset);
-        });
-      }
+  check_sum(values.at(0), w, values);
+  Tensor out = at::empty_like(values[0]);
+  dispatch(out, [&](auto maps) {
+    using M = decltype(maps);
+    using T = typename M::T;
+    const Terms<M> terms(values, w);
+    T* po = out.data_ptr<T>();
+    over_pieces<M>(out, [&](const Piece<M>& piece) {
+      typename M::V o[VECTORS<M>];
+      terms.sum(piece, o);
+      piece.each([&](int64_t k, int64_t i, int64_t count) { store_part(o[k], count, po + i); });
     });
   });
   return out;
 }
 
-// Mean of o in every plane and the sum of its squared deviations from it, each (B, C); and o.
+// Mean of o in every plane and the sum of its squared deviations from it, each (B, C); and o, which
+// is kept in what it is computed in.
 inline std::tuple<Tensor, Tensor, Tensor> weighted_sum_moments(const Tensor& w,
-                                                        const std::vector<Tensor>& values) {
-  const Tensor& like = values[0];
-  check(like, values);
-  const Shape shape(like);
-  const int64_t channels = like.size(1), blocks = values.size(), area = shape.area();
-  Tensor out = at::empty_like(like), mean = vectors(like), m2 = vectors(like);
-  AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "weighted_sum_moments", [&] {
-    const auto maps = pointers<scalar_t>(values);
-    const auto* pw = w.const_data_ptr<scalar_t>();
-    auto *po = out.data_ptr<scalar_t>(), *pm = mean.data_ptr<scalar_t>();
-    auto* pv = m2.data_ptr<scalar_t>();
-    over_planes(shape, [&](int64_t first, int64_t last) {
-      for (int64_t p = first; p < last; ++p) {
-        const auto* weight = pw + p / channels * blocks * channels + p % channels;
-        double total = 0, squares = 0;
-        over_pieces(p, area, [&](int64_t offset, int64_t size) {
-          auto* o = po + offset;
-          sum_piece(maps, offset, weight, channels, size, o);
-          scalar_t part = 0;
-          for (int64_t i = 0; i < size; ++i) part += o[i];
-          total += part;
-        });
-        const scalar_t centre = total / area;
-        over_pieces(p, area, [&](int64_t offset, int64_t size) {
-          const auto* o = po + offset;
-          scalar_t part = 0;
-          for (int64_t i = 0; i < size; ++i) part += (o[i] - centre) * (o[i] - centre);
-          squares += part;
-        });
-        pm[p] = centre;
-        pv[p] = squares;
-      }
+                                                               const std::vector<Tensor>& values) {
+  const Tensor& like = values.at(0);
+  check_sum(like, w, values);
+  Tensor out = at::empty_like(like, like.options().dtype(acc_type(like)));
+  // of every part the sum, then the sum of squared deviations from its mean
+  const Tensor sum = partial_sums(like), squares = partial_sums(like);
+  const int64_t planes = planes_of(like);
+  dispatch(like, [&](auto maps) {
+    using M = decltype(maps);
+    using A = typename M::A;
+    using V = typename M::V;
+    const Terms<M> terms(values, w);
+    A *po = out.data_ptr<A>(), *s1 = sum.data_ptr<A>(), *s2 = squares.data_ptr<A>();
+    over_pieces<M>(like, [&](const Piece<M>& piece) {
+      V o[VECTORS<M>], total = {};
+      terms.sum(piece, o);
+      piece.each([&](int64_t k, int64_t i, int64_t count) {
+        store_part(o[k], count, po + i);
+        total += piece.own(o[k], count);
+      });
+      piece.add(total, s1 + piece.part * planes + piece.plane);
     });
+    over_pieces<M>(like, [&](const Piece<M>& piece) {
+      const int64_t number = piece.part * planes + piece.plane;
+      const auto mean = piece.lane(s1 + number) / A(size_of_part(like, piece.part));
+      V total = {};
+      piece.each([&](int64_t, int64_t i, int64_t count) {
+        const V d = piece.own(load_part(po + i, count) - mean, count);
+        total += d * d;
+      });
+      piece.add(total, s2 + number);
+    });
+  });
+  Tensor mean = at::empty({like.size(0), like.size(1)}, w.options()), m2 = at::empty_like(mean);
+  AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "weighted_sum_moments", [&] {
+    const auto *s1 = sum.const_data_ptr<scalar_t>(), *s2 = squares.const_data_ptr<scalar_t>();
+    for (int64_t p = 0; p < planes; ++p) {
+      double all = 0, within = 0, between = 0;
+      for (int64_t part = 0; part < sum.size(0); ++part) all += s1[part * planes + p];
+      const double centre = all / Shape(like).area();
+      for (int64_t part = 0; part < sum.size(0); ++part) {
+        const double count = size_of_part(like, part), off = s1[part * planes + p] / count - centre;
+        within += s2[part * planes + p];
+        between += count * off * off;
+      }
+      mean.data_ptr<scalar_t>()[p] = centre;
+      m2.data_ptr<scalar_t>()[p] = within + between;
+    }
   });
   return {mean, m2, out};
 }
 
-// x + keep * relu(scale * o + shift)
+// x + keep * relu(scale * o + shift); o as weighted_sum_moments gives it
 inline Tensor relu_add(const Tensor& x, const Tensor& o, const Tensor& scale, const Tensor& shift,
-                     const Tensor& keep) {
-  check(x, {x, o});
-  const Shape shape(x);
+                       const Tensor& keep) {
+  check_like(o, x);
+  check_vectors(x, planes_of(x), {scale, shift, keep});
   Tensor out = at::empty_like(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "relu_add", [&] {
-    const auto *px = x.const_data_ptr<scalar_t>(), *po = o.const_data_ptr<scalar_t>();
-    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
-    const auto* k = keep.const_data_ptr<scalar_t>();
-    auto* result = out.data_ptr<scalar_t>();
-    over_planes(shape, [&](int64_t first, int64_t last) {
-      for (int64_t p = first; p < last; ++p) {
-        const int64_t start = p * shape.area();
-        relu_add_row(px + start, po + start, a[p], b[p], k[p], shape.area(), result + start);
-      }
+  dispatch(x, [&](auto maps) {
+    using M = decltype(maps);
+    using T = typename M::T;
+    using A = typename M::A;
+    const T* px = x.const_data_ptr<T>();
+    const A *po = o.const_data_ptr<A>(), *a = scale.const_data_ptr<A>();
+    const A *b = shift.const_data_ptr<A>(), *c = keep.const_data_ptr<A>();
+    T* result = out.data_ptr<T>();
+    over_pieces<M>(x, [&](const Piece<M>& piece) {
+      const auto by = piece.lane(a + piece.plane), to = piece.lane(b + piece.plane);
+      const auto kept = piece.lane(c + piece.plane);
+      piece.each([&](int64_t, int64_t i, int64_t count) {
+        const Vec<A> of_x = load_part(px + i, count), of_o = load_part(po + i, count);
+        store_part(plus_relu<A>(of_x, of_o, by, to, kept), count, result + i);
+      });
     });
   });
   return out;
@@ -157,104 +164,30 @@ inline Tensor weighted_sum_relu_add(const Tensor& x, const Tensor& w,
                                     const std::vector<Tensor>& values, const Tensor& scale,
                                     const Tensor& shift, const Tensor& keep, bool in_place) {
   check(x, {x});
-  check(x, values);
-  const Shape shape(x);
-  const int64_t channels = x.size(1), blocks = values.size();
+  check_sum(x, w, values);
+  check_vectors(x, planes_of(x), {scale, shift, keep});
   Tensor out = in_place ? x : at::empty_like(x);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "weighted_sum_relu_add", [&] {
-    const auto maps = pointers<scalar_t>(values);
-    const auto *px = x.const_data_ptr<scalar_t>(), *pw = w.const_data_ptr<scalar_t>();
-    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
-    const auto* k = keep.const_data_ptr<scalar_t>();
-    auto* po = out.data_ptr<scalar_t>();
-    over_planes(shape, [&](int64_t first, int64_t last) {
-      scalar_t o[PIECE];
-      for (int64_t p = first; p < last; ++p) {
-        const auto* weight = pw + p / channels * blocks * channels + p % channels;
-        over_pieces(p, shape.area(), [&](int64_t offset, int64_t size) {
-          sum_piece(maps, offset, weight, channels, size, o);
-          relu_add_row(px + offset, o, a[p], b[p], k[p], size, po + offset);
-        });
-      }
+  dispatch(x, [&](auto maps) {
+    using M = decltype(maps);
+    using T = typename M::T;
+    using A = typename M::A;
+    const Terms<M> terms(values, w);
+    const T* px = x.const_data_ptr<T>();
+    const A *a = scale.const_data_ptr<A>(), *b = shift.const_data_ptr<A>();
+    const A* c = keep.const_data_ptr<A>();
+    T* po = out.data_ptr<T>();
+    over_pieces<M>(x, [&](const Piece<M>& piece) {
+      Vec<A> o[VECTORS<M>];
+      terms.sum(piece, o);
+      const auto by = piece.lane(a + piece.plane), to = piece.lane(b + piece.plane);
+      const auto kept = piece.lane(c + piece.plane);
+      piece.each([&](int64_t k, int64_t i, int64_t count) {
+        store_part(plus_relu<A>(load_part(px + i, count), o[k], by, to, kept), count, po + i);
+      });
     });
   });
   return out;
 }
 
-// With t = g where scale * o + shift > 0, else 0, for every plane: the dot products of t with each
-// v_m, of o with each v_m, the sums of each v_m, all (B, m, C); the sums of t and of t o, (B, C).
-// And o, which the next step needs.
-inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> relu_products(const Tensor& g, const Tensor& w,
-                                       const std::vector<Tensor>& values, const Tensor& scale,
-                                       const Tensor& shift) {
-  check(g, values);
-  const Shape shape(g);
-  const int64_t channels = g.size(1), blocks = values.size(), area = shape.area();
-  Tensor out = at::empty_like(g);
-  Tensor tv = at::zeros_like(w), ov = at::zeros_like(w), v1 = at::zeros_like(w);
-  Tensor t1 = vectors(g), to = vectors(g);
-  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "relu_products", [&] {
-    const auto maps = pointers<scalar_t>(values);
-    const auto *pg = g.const_data_ptr<scalar_t>(), *pw = w.const_data_ptr<scalar_t>();
-    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
-    auto *po = out.data_ptr<scalar_t>(), *ptv = tv.data_ptr<scalar_t>();
-    auto *pov = ov.data_ptr<scalar_t>(), *pv1 = v1.data_ptr<scalar_t>();
-    auto *pt1 = t1.data_ptr<scalar_t>(), *pto = to.data_ptr<scalar_t>();
-    over_planes(shape, [&](int64_t first, int64_t last) {
-      scalar_t t[PIECE];
-      for (int64_t p = first; p < last; ++p) {
-        const int64_t row = p / channels * blocks * channels + p % channels;
-        over_pieces(p, area, [&](int64_t offset, int64_t size) {
-          auto* o = po + offset;
-          const auto* gp = pg + offset;
-          sum_piece(maps, offset, pw + row, channels, size, o);
-          scalar_t sum = 0, with_o = 0;
-          for (int64_t i = 0; i < size; ++i) {
-            const scalar_t value = gp[i];  // loaded in any case, so that the loop is vectorized
-            t[i] = a[p] * o[i] + b[p] > 0 ? value : scalar_t(0);
-            sum += t[i];
-            with_o += t[i] * o[i];
-          }
-          pt1[p] += sum;
-          pto[p] += with_o;
-          for (int64_t m = 0; m < blocks; ++m) {
-            const auto* v = maps[m] + offset;
-            scalar_t dot_t = 0, dot_o = 0, total = 0;
-            for (int64_t i = 0; i < size; ++i) {
-              dot_t += t[i] * v[i];
-              dot_o += o[i] * v[i];
-              total += v[i];
-            }
-            ptv[row + m * channels] += dot_t;
-            pov[row + m * channels] += dot_o;
-            pv1[row + m * channels] += total;
-          }
-        });
-      }
-    });
-  });
-  return {tv, ov, v1, t1, to, out};
-}
-
-// The gradient of o, alpha t + beta o + gamma, in the place of o.
-inline Tensor relu_gradient(const Tensor& o, const Tensor& g, const Tensor& scale, const Tensor& shift,
-                        const Tensor& alpha, const Tensor& beta, const Tensor& gamma) {
-  check(g, {g, o});
-  const Shape shape(g);
-  AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "relu_gradient", [&] {
-    const auto* pg = g.const_data_ptr<scalar_t>();
-    const auto *a = scale.const_data_ptr<scalar_t>(), *b = shift.const_data_ptr<scalar_t>();
-    const auto *c = alpha.const_data_ptr<scalar_t>(), *d = beta.const_data_ptr<scalar_t>();
-    const auto* e = gamma.const_data_ptr<scalar_t>();
-    auto* po = o.data_ptr<scalar_t>();
-    over_planes(shape, [&](int64_t first, int64_t last) {
-      for (int64_t p = first; p < last; ++p) {
-        const int64_t start = p * shape.area();
-        relu_gradient_row(pg + start, a[p], b[p], c[p], d[p], e[p], shape.area(), po + start);
-      }
-    });
-  });
-  return o;
-}
-
+}  // namespace
 }  // namespace mmdla

@@ -75,7 +75,7 @@ def _pooled(r: Tensor, s: Tensor, affine, x: Tensor, stored: bool) -> tuple[Tens
     grid = Tiling(r)
     sums = grid.partial(r), grid.partial(r)
     forward_kernel[grid](r, s, *grid.vectors(*affine), x, *sums, STORED=stored, **grid.options)
-    return tuple((part.sum(0) / grid.area).to(r.dtype) for part in sums)
+    return tuple(part.sum(0) / grid.area for part in sums)
 
 
 def add_relu_pool_backward(
