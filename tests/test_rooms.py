@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from mmengine.registry import HOOKS
 
 import mmdla
 from mmdla.utils import MOVED
@@ -12,7 +13,7 @@ from mmdla.utils import MOVED
 ROOT = Path(mmdla.__file__).parent
 # from the bottom; rooms of one line do not import each other. CONTRIBUTING.md has the picture.
 FLOORS = [
-    ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies'],
+    ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies', '_hosts'],
     ['ops'],
     ['checkpoint'],
     ['models'],
@@ -20,10 +21,9 @@ FLOORS = [
     ['datasets'],
     ['apis'],
     ['analysis'],
-    ['inspection'],
     ['reproduce'],
     ['cli'],
-    ['utils'],
+    ['utils', '__main__'],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WITHIN = {'files': ['errors'], '_dependencies': ['_combinations']}
@@ -71,3 +71,14 @@ def test_moved_names_are_the_same_module(old):
     module = importlib.import_module(old)
     assert module is importlib.import_module(MOVED[old])
     assert module.__spec__.name == MOVED[old]
+
+
+def test_saved_configs_find_what_moved_with_its_package():
+    """Also a class that a config in pure Python names by its module."""
+    for name in ('mmdla.inspection.LayerAttentionHook', 'mmdla.inspection.hook.LayerAttentionHook'):
+        assert HOOKS.get(name) is mmdla.LayerAttentionHook
+    assert importlib.import_module('mmdla.inspection.records') is importlib.import_module(
+        'mmdla.analysis.inspection.records'
+    )
+    with pytest.raises(ModuleNotFoundError, match=r'inspection\.nothing'):
+        importlib.import_module('mmdla.inspection.nothing')

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from self_contained import check_self_contained
 
-from mmdla.inspection.photos import encode, overlay
-from mmdla.inspection.report import Figure, Part, Report, Section
+from mmdla.analysis.inspection.photos import encode, overlay
+from mmdla.analysis.inspection.report import Figure, Part, Report, Section
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
 

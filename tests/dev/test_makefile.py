@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from test_mmcv_wheel import ROOT
 
-SETUP = 'tools/setup/bootstrap.py'
+SETUP = 'dev/setup/bootstrap.py'
 
 
 def lines(target):
@@ -17,7 +17,7 @@ def lines(target):
 @pytest.mark.parametrize(
     ('target', 'wanted'),
     [
-        ('demo', [SETUP, 'tools/demo/run.py']),
+        ('demo', [SETUP, 'projects/demo/run.py']),
         (
             'test',
             [SETUP, 'ruff check', 'ruff format --check', 'mypy', '.venv/bin/python -m pytest'],
@@ -43,8 +43,8 @@ def test_clean_keeps_the_compiled_mmcv():
 @pytest.mark.parametrize(
     ('target', 'wanted', 'lock'),
     [
-        ('lock', '.venv-maintain/bin/python tools/setup/lock.py', 'maintain'),
-        ('audit', '.venv-maintain/bin/python tools/setup/audit.py', 'maintain'),
+        ('lock', '.venv-maintain/bin/python dev/setup/lock.py', 'maintain'),
+        ('audit', '.venv-maintain/bin/python dev/setup/audit.py', 'maintain'),
         ('docs', '.venv-docs/bin/mkdocs build --strict', 'docs'),
     ],
 )

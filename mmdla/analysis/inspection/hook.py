@@ -6,7 +6,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from ..models.arguments import check_bool, check_int
+from ...models.arguments import check_bool, check_int
 from .recorder import find_backbones, make_all_taps, record
 
 

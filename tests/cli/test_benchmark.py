@@ -34,7 +34,7 @@ def test_small_network(tool, tmp_path, capsys):
         ('--attention SE --network vgg16', "expected 'r50' or 'cifar110', got 'vgg16'"),
         ('--attention None', 'invalid choice'),
         ('--shape 1x3x8x8', 'go with --attention'),
-        ('--rounds 0', '--rounds: must be positive, got 0'),
+        ('--rounds 0', '--rounds: must be a positive integer, got 0'),
     ],
 )
 def test_bad_options(tool, capsys, argv, words):

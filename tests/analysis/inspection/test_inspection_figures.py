@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmdla.inspection import StageRecord
-from mmdla.inspection.catalogue import FIGURES
-from mmdla.inspection.figures import draw, to_array, to_png
-from mmdla.inspection.hook import scalars
+from mmdla.analysis.inspection import StageRecord
+from mmdla.analysis.inspection.catalogue import FIGURES
+from mmdla.analysis.inspection.figures import draw, to_array, to_png
+from mmdla.analysis.inspection.hook import scalars
 
 BY_NAME = {kind.name: kind for kind in FIGURES}
 # two pictures, one head, two blocks

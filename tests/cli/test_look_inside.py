@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from self_contained import check_self_contained
 
-from mmdla.inspection.subject import Subject
+from mmdla.analysis.inspection.subject import Subject
 
 CIFAR = Path(__file__).parents[1] / 'data/cifar'
 DINER = Path(__file__).parents[1] / 'data/diner/photo.jpg'

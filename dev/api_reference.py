@@ -27,7 +27,7 @@ MODULES = {
 SECTIONS = ('Args', 'Attributes', 'Returns', 'Yields', 'Raises', 'Example')
 HEAD = """# API
 
-Written by `tools/api_reference.py` from the docstrings. What the equations mean is told in
+Written by `dev/api_reference.py` from the docstrings. What the equations mean is told in
 [how_it_works.md](how_it_works.md).
 """
 
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if FILE.exists() and FILE.read_text() == text:
         return
     if args.check:
-        sys.exit(f'error: {FILE.name} out of date: run python tools/api_reference.py')
+        sys.exit(f'error: {FILE.name} out of date: run python dev/api_reference.py')
     part = FILE.with_name(f'{FILE.name}.part')
     part.write_text(text)
     os.replace(part, FILE)

@@ -47,7 +47,7 @@ def crowded_tiles(data: Path, photographs=NAMES) -> list[Path]:
 def main() -> int:
     work_dir = parse_args().work_dir.resolve()
     if not is_trained(work_dir):
-        run = [sys.executable, ROOT / 'tools' / 'demo' / 'run.py', '--work-dir', work_dir]
+        run = [sys.executable, Path(__file__).with_name('run.py'), '--work-dir', work_dir]
         if code := subprocess.run(run).returncode:
             return code
     prepare_data()

@@ -10,7 +10,7 @@ from attention_equations import expected_records
 from torch import nn
 
 from mmdla import DLAResNet, DLAResNet_CIFAR, fold_for_inference, record
-from mmdla.inspection.recorder import find_backbone, find_backbones
+from mmdla.analysis.inspection.recorder import find_backbone, find_backbones
 
 KINDS = ['DIALSTM', 'DLABase', 'DLALight', 'MRLABase', 'MRLALight']
 REDUCED = ('DIALSTM', 'DLABase', 'DLALight')

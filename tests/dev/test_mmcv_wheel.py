@@ -16,8 +16,8 @@ OPS = 'x = 1'
 
 
 def load(name):
-    """A module of ``tools/setup``, which finds the others there."""
-    folder = str(ROOT / 'tools' / 'setup')
+    """A module of ``dev/setup``, which finds the others there."""
+    folder = str(ROOT / 'dev' / 'setup')
     if folder not in sys.path:
         sys.path.append(folder)
     return importlib.import_module(name)
@@ -159,7 +159,7 @@ def test_second_set_up_waits_for_the_first(cache, tmp_path):
         'import sys, pathlib, stacks; from mmdla_command import mmcv_wheel as m; m.NEEDED_BY_MMCV = "import json";'
         'm.POLL_SECONDS = 1; print(m.get(stacks.ONEDL.mmcv_build(), pathlib.Path(sys.argv[1])))'
     )
-    paths = f'{ROOT / "tools" / "setup"}:{os.environ["PYTHONPATH"]}'
+    paths = f'{ROOT / "dev" / "setup"}:{os.environ["PYTHONPATH"]}'
     environment = {**os.environ, 'PYTHONPATH': paths}
     both = [
         subprocess.Popen(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from ..models.resnet import DLAResNet
+from ...models.resnet import DLAResNet
 from .records import StageRecord, join_records
 from .taps import TAPS, Tap, tap_for
 

@@ -64,7 +64,7 @@ def test_two_kills(run_process, request, tmp_path, model):
         'default_hooks.checkpoint.max_keep_ckpts=1',
     ]
     argv = [config, '--kills', '2', '--work-dir', str(tmp_path / 'work')]
-    result = run_process('tools/check_resume.py', *argv, '--', '--cfg-options', *options)
+    result = run_process('dev/check_resume.py', *argv, '--', '--cfg-options', *options)
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r'^kill \d \((?:writing|epoch)\)', result.stdout, re.M)) == 2
     assert re.search(r'all \d{3} tensors of weights and optimizer are equal', result.stdout)

@@ -16,11 +16,11 @@ from mmengine.registry import MODELS
 
 @pytest.fixture
 def demo(repo, monkeypatch):
-    """The modules of ``tools/demo``."""
-    monkeypatch.syspath_prepend(repo / 'tools/demo')
+    """The modules of ``projects/demo``."""
+    monkeypatch.syspath_prepend(repo / 'projects/demo')
 
     def load(name):
-        path = repo / f'tools/demo/{name}.py'
+        path = repo / f'projects/demo/{name}.py'
         spec = importlib.util.spec_from_file_location(f'demo_{name}', path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -1,6 +1,5 @@
 """``tools/launch.py``: what it says when a job fails."""
 
-import importlib.util
 import os
 import socket
 import sys
@@ -11,13 +10,7 @@ import pytest
 from torch.distributed.elastic import multiprocessing
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-
-@pytest.fixture(scope='module')
-def launch(repo):
-    spec = importlib.util.spec_from_file_location('mmdla_tools_launch', repo / 'tools/launch.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from mmdla.cli import launch
 
 
 def failure(exitcode: int, second: int) -> ProcessFailure:
@@ -37,12 +30,12 @@ def failure(exitcode: int, second: int) -> ProcessFailure:
         ({3: (-15, 4)}, 3),
     ],
 )
-def test_which_process_failed_first(launch, failures, first):
+def test_which_process_failed_first(failures, first):
     described = {rank: failure(*args) for rank, args in failures.items()}
     assert launch.first_failure(described)[0] == first
 
 
-def test_a_process_that_torchrun_had_to_kill_was_not_the_first(launch):
+def test_a_process_that_torchrun_had_to_kill_was_not_the_first():
     described = {0: failure(1, 5), 3: failure(-9, 5)}
     described[3].pid = 78
     assert launch.first_failure(described, {78})[0] == 0
@@ -51,7 +44,7 @@ def test_a_process_that_torchrun_had_to_kill_was_not_the_first(launch):
     assert launch.describe_unresponsive(described, set()) == ''
 
 
-def test_processes_that_do_not_end_are_noticed(launch, tmp_path):
+def test_processes_that_do_not_end_are_noticed(tmp_path):
     """By what torchrun's own class says when it has waited."""
     code = 'import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '
     code += f'pathlib.Path({str(tmp_path)!r}, "ready").touch(); time.sleep(600)'
@@ -78,7 +71,7 @@ def test_processes_that_do_not_end_are_noticed(launch, tmp_path):
         (2, 2, 'failed with exit code 2', False),
     ],
 )
-def test_what_is_said(launch, exitcode, code, says, resume):
+def test_what_is_said(exitcode, code, says, resume):
     message, status = launch.describe(3, failure(exitcode, 0), '/somewhere/tools/train.py')
     assert status == code
     assert says in message
@@ -86,7 +79,7 @@ def test_what_is_said(launch, exitcode, code, says, resume):
     assert '--resume' not in launch.describe(3, failure(exitcode, 0), 'tools/test.py')[0]
 
 
-def test_cores_are_shared(launch, monkeypatch):
+def test_cores_are_shared(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(7)), raising=False)
     for processes, threads in (('3', '2'), ('9', '1')):
@@ -102,7 +95,7 @@ def test_cores_are_shared(launch, monkeypatch):
     assert 'OMP_NUM_THREADS' not in os.environ
 
 
-def test_port_in_use(launch, capfd, tmp_path):
+def test_port_in_use(capfd, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         s.listen()
@@ -112,7 +105,7 @@ def test_port_in_use(launch, capfd, tmp_path):
     assert f'port {port} is in use' in capfd.readouterr().err
 
 
-def test_machine_that_never_comes(launch, capfd):
+def test_machine_that_never_comes(capfd):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -122,7 +115,7 @@ def test_machine_that_never_comes(launch, capfd):
     assert message.startswith('error: the 2 machines of the job did not find each other: Timed out')
 
 
-def test_real_processes(launch, capfd, tmp_path):
+def test_real_processes(capfd, tmp_path):
     """One dies by a signal while the other waits for it, and would for ten minutes."""
     script = tmp_path / 'script.py'
     script.write_text(

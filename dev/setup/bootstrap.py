@@ -1,4 +1,4 @@
-"""Prepare an environment with a pinned stack: ``python3 tools/setup/bootstrap.py [STACK]``.
+"""Prepare an environment with a pinned stack: ``python3 dev/setup/bootstrap.py [STACK]``.
 
 ``STACK`` is ``onedl`` (``.venv``, the default) or ``openmmlab`` (``.venv-openmmlab``). Runs on the
 system's Python and its standard library alone. A state file in the environment counts the finished

@@ -16,7 +16,7 @@ from mmdla.reproduce.tables import CIFAR_DEPTHS
 ROOT = Path(__file__).resolve().parents[1]
 METAFILE = ROOT / 'configs' / 'metafile.yml'
 README = ROOT / 'README.md'
-START, END = '<!-- table by tools/model_zoo.py -->', '<!-- end of table -->'
+START, END = '<!-- table by dev/model_zoo.py -->', '<!-- end of table -->'
 COLLECTION = dict(
     Name='DLA-ResNet',
     Metadata=dict(Architecture=['ResNet', 'Layer attention']),
@@ -68,7 +68,7 @@ def entry(path: Path) -> dict:
 
 def metafile() -> str:
     content = dict(Collections=[COLLECTION], Models=[entry(path) for path in configs()])
-    return '# Written by tools/model_zoo.py.\n' + yaml.safe_dump(content, sort_keys=False)
+    return '# Written by dev/model_zoo.py.\n' + yaml.safe_dump(content, sort_keys=False)
 
 
 def table() -> str:
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.check:
         if old:
             names = ', '.join(path.name for path in old)
-            sys.exit(f'error: {names} out of date: run python tools/model_zoo.py')
+            sys.exit(f'error: {names} out of date: run python dev/model_zoo.py')
         return
     for path in old:
         part = path.with_name(f'{path.name}.part')

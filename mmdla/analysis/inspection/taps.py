@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..models.dsu import DSU
-from ..models.layer_attention import DIALSTM, LayerAttention, MRLABase, MRLALight
-from ..models.layer_attention.multi_head import MultiHeadAttention
+from ...models.dsu import DSU
+from ...models.layer_attention import DIALSTM, LayerAttention, MRLABase, MRLALight
+from ...models.layer_attention.multi_head import MultiHeadAttention
 from .records import StageRecord
 
 

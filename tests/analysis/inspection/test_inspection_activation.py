@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mmdla import DLAResNet, DLAResNet_CIFAR
+from mmdla.analysis.inspection.activation import activation_maps
 from mmdla.errors import InputError
-from mmdla.inspection.activation import activation_maps
 
 
 def classifier():

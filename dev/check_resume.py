@@ -2,7 +2,7 @@
 
 Options for tools/train.py come after a ``--``:
 
-    python tools/check_resume.py configs/x.py --kills 20 -- --cfg-options train_cfg.max_epochs=40
+    python dev/check_resume.py configs/x.py --kills 20 -- --cfg-options train_cfg.max_epochs=40
 """
 
 import argparse
@@ -25,7 +25,7 @@ from mmdla.checkpoint.whole import newest_whole
 from mmdla.cli.command_line import positive, run
 from mmdla.errors import InputError
 
-TRAIN = Path(__file__).with_name('train.py')
+TRAIN = Path(__file__).resolve().parents[1] / 'tools' / 'train.py'
 # when a process is killed: while it writes, in an epoch or a validation, while it starts
 MOMENTS = ('writing', 'epoch', 'start')
 NOT_COMPARED = ('meta', 'message_hub')  # times and dates

@@ -1,6 +1,6 @@
 """Train four models on handwritten digits, three times each, and compare their accuracy.
 
-The same as ``tools/reproduce.py --table digits`` after ``tools/demo/digits.py``.
+The same as ``tools/reproduce.py --table digits`` after ``projects/demo/digits.py``.
 """
 
 import argparse
