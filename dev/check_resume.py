@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmdla.checkpoint.integrity import latest_valid_checkpoint
 from mmdla.checkpoint.resume import load_training_state
-from mmdla.checkpoint.whole import newest_whole
 from mmdla.cli.command_line import positive, run
 from mmdla.errors import InputError
 
@@ -90,7 +90,7 @@ class Training:
 
     def result(self) -> dict:
         """The last checkpoint."""
-        path = newest_whole(self.folder, self.folder, 'epoch_{}.pth', print)
+        path = latest_valid_checkpoint(self.folder, self.folder, 'epoch_{}.pth', print)
         if path is None:
             raise InputError(f'{self.folder}: the training wrote no checkpoint of an epoch')
         return load_training_state(str(path), 'cpu')

@@ -47,11 +47,9 @@ def summarise(report: dict) -> tuple[list[str], bool]:
     unknown = [package['name'] for package in packages if 'skip_reason' in package]
     lines = [f'{len(packages) - len(unknown)} of {len(packages)} packages looked up']
     for package in packages:
-        for hole in package.get('vulns', []):
-            mended = ', '.join(hole['fix_versions']) or 'no version'
-            lines.append(
-                f'{package["name"]} {package["version"]}: {hole["id"]}, mended in {mended}'
-            )
+        for known in package.get('vulns', []):
+            fixed = ', '.join(known['fix_versions']) or 'no version'
+            lines.append(f'{package["name"]} {package["version"]}: {known["id"]}, fixed in {fixed}')
     safe = len(lines) == 1 and not unknown and bool(packages)
     if unknown:
         lines.append(f'no answer about {", ".join(unknown)}')

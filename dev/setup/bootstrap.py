@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
                 setup.prepare()
     except (SetupError, PinError, mmcv_wheel.BuildError) as error:
         print(f'\nSet-up failed: {error}', file=sys.stderr)
-        print('Mend that and run the same command again: finished steps are kept.', file=sys.stderr)
+        print('Fix that and run the same command again: finished steps are kept.', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('\nInterrupted. Run the same command again to go on.', file=sys.stderr)

@@ -16,7 +16,7 @@ from mmdla.errors import InputError
 NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 
 
-class PicturePipeline:
+class ImagePipeline:
     """The test pipeline of a config, for pictures that have been read.
 
     Args:

@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 
 from mmdla.apis.inputs import UnreadableError
 from mmdla.apis.model import load_model, task_of
-from mmdla.apis.pipeline import PicturePipeline
+from mmdla.apis.pipeline import ImagePipeline
 
 VISUALIZER_TYPES = dict(detection='DetLocalVisualizer', classification='UniversalVisualizer')
 TOP = 5  # classes that are listed for a picture
@@ -40,7 +40,7 @@ class Predictor:
         self.score_thr = score_thr
         self.model = load_model(cfg, checkpoint, device)
         self.meta = self.model.dataset_meta
-        self.pipeline = PicturePipeline(cfg)
+        self.pipeline = ImagePipeline(cfg)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             drawing = dict(cfg.get('visualizer') or dict(type=VISUALIZER_TYPES[self.task]))
             drawing.update(name='predictions', vis_backends=None)

@@ -8,8 +8,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from .errors import CheckpointError, some
-from .inert import inert_loading, load_file
 from .remote import ways_out
+from .restricted import load_file, restricted_loading
 
 DEPTH = 5  # of nested dictionaries; in a damaged file one may contain itself
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -19,7 +19,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     """Tensors of a checkpoint by name, on the CPU, and what it says about itself.
 
     Files are read without running any code of theirs: objects other than tensors and plain
-    containers become inert. Addresses with a scheme (``torchvision://…``, ``https://…``) are
+    containers become placeholders. Addresses with a scheme (``torchvision://…``, ``https://…``) are
     fetched by MMEngine and read in the same way. Checkpoints wrapped in ``state_dict`` or
     ``model`` are unwrapped and the ``module.`` of data-parallel training is removed.
 
@@ -93,7 +93,7 @@ def _is_plain(value: Any) -> bool:
 
 def _read_remote(path: str) -> Any:
     try:
-        with inert_loading():
+        with restricted_loading():
             return CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except CheckpointError:
         raise

@@ -49,7 +49,7 @@ def first_bytes(file: str | IO[bytes]) -> bytes:
     if isinstance(file, str):
         with open(file, 'rb') as opened:
             return opened.read(16)
-    place = file.tell()
+    position = file.tell()
     start = file.read(16)
-    file.seek(place)
+    file.seek(position)
     return start

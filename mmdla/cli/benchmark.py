@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 
 from mmdla.analysis.benchmark import MODES, Case, Options, Row, compare, plain_resnet
 from mmdla.cli.command_line import positive
-from mmdla.files import written_whole
+from mmdla.files import atomic_write
 from mmdla.models.layer_attention import known_types
 
 SUITE = [
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options=options,
         rows=[asdict(row) for row in rows],
     )
-    with written_whole(args.out / 'benchmark.json') as part:
+    with atomic_write(args.out / 'benchmark.json') as part:
         part.write_text(json.dumps(result, indent=1))
     plot(rows, args.out / 'benchmark.png')
     print(f'{args.out / "benchmark.json"}, {args.out / "benchmark.png"}')

@@ -70,7 +70,7 @@ def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None)
         argv (Sequence[str], optional): That command line. Default: the one of the process.
 
     Returns:
-        int: Its exit code: 0, or 2 after input that the user can mend. Other errors pass.
+        int: Its exit code: 0, or 2 after input that the user can correct. Other errors pass.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:

@@ -22,7 +22,7 @@ from mmdla.apis.model import load_model
 from mmdla.cli.command_line import add_cfg_options, parse
 from mmdla.engine.config import check_checkpoint, read_config
 from mmdla.errors import InputError
-from mmdla.files import written_whole
+from mmdla.files import atomic_write
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,22 +46,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--check',
         action='store_true',
-        help='compare with PyTorch on pictures of two sizes, one and three at once',
+        help='compare with PyTorch on images of two sizes, one and three at once',
     )
     parser.add_argument(
-        '--pictures', nargs='+', type=Path, help="pictures for --check; default: scikit-image's"
+        '--images', '--pictures', nargs='+', type=Path, help="for --check; default: scikit-image's"
     )
     add_cfg_options(parser)
     return parse(parser, argv)
 
 
-def pictures_for_check(given: Sequence[Path] | None) -> Sequence[Path]:
+def images_for_check(given: Sequence[Path] | None) -> Sequence[Path]:
     if given:
         return given
     try:
         import skimage
     except ImportError:
-        raise InputError('--check needs --pictures, or scikit-image and its pictures') from None
+        raise InputError('--check needs --images, or scikit-image and its images') from None
     folder = Path(skimage.__file__).parent / 'data'
     return [folder / f'{name}.png' for name in ('astronaut', 'chelsea', 'coffee')]
 
@@ -89,14 +89,14 @@ def check_exporter(exporter: str, part: Part) -> None:
         )
 
 
-def check(runner: Runner, part: Part, pictures: Sequence[Path]) -> None:
+def check(runner: Runner, part: Part, images: Sequence[Path]) -> None:
     """Print how far the exported model is from PyTorch.
 
     Raises:
         InputError: It is too far.
     """
     found = []
-    for difference in differences(runner, part, pictures):
+    for difference in differences(runner, part, images):
         print(difference, flush=True)
         found.append(difference)
     if not all(difference.is_small for difference in found):
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     is_onnx = args.out.suffix == '.onnx'
     if is_onnx:
         check_packages('onnx', *(['onnxruntime'] if args.check else []))
-    pictures = pictures_for_check(args.pictures) if args.check else ()
+    images = images_for_check(args.images) if args.check else ()
     cfg = read_config(args.config, args.cfg_options)
     check_checkpoint('checkpoint', args.checkpoint)
     model = load_model(cfg, args.checkpoint)
@@ -119,12 +119,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_onnx:
         check_exporter(args.exporter, part)
 
-    with written_whole(args.out) as file:
+    with atomic_write(args.out) as file:
         if is_onnx:
             export_onnx(part, file, args.exporter, args.opset)
             complete(file, cfg, model)
         else:
             torch.export.save(export_program(part), file)
         if args.check:
-            check(onnx_runner(file) if is_onnx else program_runner(file), original, pictures)
+            check(onnx_runner(file) if is_onnx else program_runner(file), original, images)
     print(f'{args.out}: {part.part} of {type(model).__name__}{", folded" * args.fold}')

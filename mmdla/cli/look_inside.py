@@ -13,8 +13,8 @@ from pathlib import Path
 
 import mmdla  # noqa: F401 - registers the models
 from mmdla.analysis.inspection.activation import find_layers
+from mmdla.analysis.inspection.model_under_test import ModelUnderTest, find_images
 from mmdla.analysis.inspection.page import Page, look_at, make_page
-from mmdla.analysis.inspection.subject import Subject, find_pictures
 from mmdla.apis.inputs import SUFFIXES, UnreadableError
 from mmdla.cli.command_line import add_cfg_options, parse
 from mmdla.engine.config import check_checkpoint, load_config
@@ -26,9 +26,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file of a detector or classifier')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        'pictures',
+        'images',
         nargs='+',
-        metavar='PICTURE',
+        metavar='IMAGE',
         help=f'files or folders; read from folders: {SUFFIXES}',
     )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where results go')
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--layer',
         nargs='+',
         metavar='NAME',
-        help='layers whose activity is laid over the pictures, e.g. backbone.layer2 (default: the '
+        help='layers whose activity is laid over the images, e.g. backbone.layer2 (default: the '
         "classifier's last stage, all stages that the detector uses)",
     )
     parser.add_argument(
@@ -67,21 +67,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args)
     check_checkpoint('checkpoint', args.checkpoint)
-    pictures = find_pictures(args.pictures)
+    images = find_images(args.images)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f'--out {args.out}: this is a file, not a folder')
-    subject = Subject(cfg, args.checkpoint, args.score, args.backbone)
+    subject = ModelUnderTest(cfg, args.checkpoint, args.score, args.backbone)
     layers = args.layer or subject.default_layers
     find_layers(subject.model, layers)
     looks, failed = [], []
-    for path in pictures:
+    for path in images:
         try:
             looks.append(look_at(subject, path, layers))
         except UnreadableError as error:
             failed.append(f'{path}: {error}')
             print(f'passed over: {failed[-1]}', file=sys.stderr)
     if not looks:
-        raise InputError(f'none of the {len(pictures)} images could be used')
+        raise InputError(f'none of the {len(images)} images could be used')
     facts = dict(config=args.config, checkpoint=args.checkpoint)
     if failed:
         facts['passed over'] = '; '.join(failed)

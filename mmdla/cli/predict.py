@@ -22,7 +22,7 @@ from mmdla.apis.inputs import (
     UnreadableError,
     find_left_out,
     find_sources,
-    read_picture,
+    read_image,
 )
 from mmdla.apis.model import check_device, task_of
 from mmdla.apis.predict import Predictor
@@ -30,7 +30,7 @@ from mmdla.apis.video import open_video, video_writer
 from mmdla.cli.command_line import add_cfg_options, parse, positive
 from mmdla.engine.config import check_checkpoint, read_config
 from mmdla.errors import InputError
-from mmdla.files import written_whole
+from mmdla.files import atomic_write
 
 SCORE_THR = 0.3
 FILES = f'Read from folders: images ({SUFFIXES}) and videos ({VIDEO_SUFFIXES}).'
@@ -91,7 +91,7 @@ class Work:
     def prepare(self, source: Source) -> tuple | None:
         """Read an image and send it through the pipeline: (source, image, data)."""
         try:
-            image = read_picture(source.path)
+            image = read_image(source.path)
             return source, image, self.predictor.pipeline(image)
         except UnreadableError as error:
             self.leave_out(source.path, str(error))
@@ -120,7 +120,7 @@ class Work:
         except Exception as error:  # a few pixels, of which matplotlib makes no figure
             print(f'not drawn: {source.path}: {type(error).__name__}: {error}', file=sys.stderr)
             return False
-        with written_whole(self.target(source)) as part:
+        with atomic_write(self.target(source)) as part:
             mmcv.imwrite(drawn, str(part))
         return True
 
@@ -166,7 +166,7 @@ class Work:
         """Write what there is, if there is something."""
         if self.results:
             report = dict(**facts, results=self.results, failed=self.failed)
-            with written_whole(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(json.dumps(report, indent=1))
 
 

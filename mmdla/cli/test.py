@@ -81,7 +81,7 @@ def default_tta(cfg: Config, steps: list[dict]) -> tuple[dict, list[dict]]:
     """Return model and pipeline of a test with each image as it is and flipped.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         steps (list[dict]): The test pipeline, which ends with the step that packs the inputs.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmdla.checkpoint.inert import inert_loading
+from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.cli.command_line import add_common_options, is_first_on_machine, parse
 from mmdla.config_types import type_name
 from mmdla.datasets.check_data import check_annotations
@@ -42,8 +42,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a value from the newest one in the work folder '
-        'that is whole, or from the beginning if there is none',
+        help='go on from this checkpoint; without a value from the newest valid one in the '
+        'work folder, or from the beginning if there is none',
     )
     parser.add_argument(
         '--exact-resume',
@@ -115,5 +115,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_work_dir(cfg.work_dir)
     if is_first_on_machine(sys.argv[1:] if argv is None else argv):
         check_annotations(cfg, LOADERS)
-    with explain_data_errors(cfg, LOADERS), explain_full_disk(cfg.work_dir), inert_loading():
+    with explain_data_errors(cfg, LOADERS), explain_full_disk(cfg.work_dir), restricted_loading():
         build_runner(cfg).train()

@@ -26,7 +26,7 @@ def check_classes(cfg: Config, loaders: Iterable[str]) -> None:
     there are folders it says so and goes on.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of the dataloaders in use; the first one decides on the heads.
 
     Raises:
@@ -50,7 +50,7 @@ def classes_of(cfg: Config, dataset: dict, key: str = 'dataset') -> tuple[str, .
     """Return the classes of a data set, or ``None`` if only the data set itself can know them.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         dataset (dict): One of its data sets.
         key (str): Where it is in the config, for the message.
 

@@ -46,7 +46,7 @@ def data_paths(cfg: Config, loaders: Iterable[str]) -> list[DataPath]:
     """Files and folders on disk that dataloaders and their evaluators will read.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of dataloaders, e.g. ``'train_dataloader'``.
     """
     paths: list[DataPath] = []

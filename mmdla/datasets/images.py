@@ -19,7 +19,7 @@ END_MARKERS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 THREADS = 8
 
 
-def check_pictures(
+def check_images(
     images: Iterable[dict], folder: str, found: Findings, seconds: float | None = None
 ) -> None:
     """Look at the heads and ends of pictures.

@@ -13,6 +13,7 @@ from types import ModuleType
 
 MOVED = {  # a package stands for what is in it
     'mmdla.inspection': 'mmdla.analysis.inspection',
+    'mmdla.inspection.recorder': 'mmdla.analysis.inspection.recording',
     'mmdla.deploy': 'mmdla.apis.fold',
     'mmdla.zoo': 'mmdla.apis.zoo',
     'mmdla.utils.annotations': 'mmdla.datasets.annotations',

@@ -37,8 +37,8 @@ def prepare_data() -> None:
     if coco.is_intact(DATA):
         print(f'Using the tiles in {DATA}')
         return
-    pictures_read = [coco.read(path) for path in photos.unpack(DATA.with_name('photos'))]
-    for part, written in coco.convert(pictures_read, DATA).items():
+    photos_read = [coco.read(path) for path in photos.unpack(DATA.with_name('photos'))]
+    for part, written in coco.convert(photos_read, DATA).items():
         boxes = sum(not a['iscrowd'] for a in written['annotations'])
         print(f'{part:5}: {len(written["images"])} tiles, {boxes} crowns')
 

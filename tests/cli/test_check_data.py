@@ -8,7 +8,7 @@ def test_says_what_is_there(cli, small_config, tool, capsys):
     assert out.count('2 pictures looked at') == 2
 
 
-def test_names_a_broken_picture(cli, small_config, own_coco):
+def test_names_a_broken_image(cli, small_config, own_coco):
     root, options = own_coco
     picture = root / 'train2017/000000000002.jpg'
     picture.write_bytes(picture.read_bytes()[:5000])

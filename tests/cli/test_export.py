@@ -157,7 +157,7 @@ def test_torch_export_file(cli, save, tmp_path, capsys):
 def test_dense_detector(cli, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch):
     out = tmp_path / 'retinanet.onnx'
     pictures = sorted(tiny_coco.glob('*2017/*.jpg'))
-    argv = [small_config, checkpoint, out, '--check', '--pictures', *pictures]
+    argv = [small_config, checkpoint, out, '--check', '--images', *pictures]
     assert cli('export_onnx', *argv)[0] == 0
     model = build(small_config, checkpoint)
     images = photographs(2, 160, 224)
@@ -260,7 +260,7 @@ def test_check_finds_a_difference(cli, tool, save, tmp_path, monkeypatch):
         (['{out}/none.py', '{checkpoint}', '{out}/a.onnx'], 'none.py'),
         (['{config}', '{config}', '{out}/a.onnx'], 'not a PyTorch checkpoint'),
         (
-            ['{config}', '{checkpoint}', '{out}/a.onnx', '--check', '--pictures', '{config}'],
+            ['{config}', '{checkpoint}', '{out}/a.onnx', '--check', '--images', '{config}'],
             'cannot be read as a picture',
         ),
         (

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from self_contained import check_self_contained
 
-from mmdla.analysis.inspection.subject import Subject
+from mmdla.analysis.inspection.model_under_test import ModelUnderTest
 
 CIFAR = Path(__file__).parents[1] / 'data/cifar'
 DINER = Path(__file__).parents[1] / 'data/diner/photo.jpg'
@@ -103,7 +103,7 @@ def test_detector_that_finds_nothing(cli, small_config, checkpoint, tmp_path):
     assert not list(out.glob('figures/*evidence*'))
 
 
-def two_stage(repo, path: Path) -> Subject:
+def two_stage(repo, path: Path) -> ModelUnderTest:
     """The Faster R-CNN of the demo with random weights."""
     from mmdet.utils import register_all_modules
 
@@ -111,13 +111,13 @@ def two_stage(repo, path: Path) -> Subject:
     register_all_modules(init_default_scope=False)
     init_default_scope('mmdet')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
-    return Subject(cfg, str(path), score=0.0)
+    return ModelUnderTest(cfg, str(path), score=0.0)
 
 
 @pytest.mark.parametrize('stages', [1, 2])
 def test_target_of_a_detector_is_what_is_kept(stages, repo, small_config, checkpoint, tmp_path):
     if stages == 1:
-        subject = Subject(Config.fromfile(small_config), str(checkpoint), score=0.0)
+        subject = ModelUnderTest(Config.fromfile(small_config), str(checkpoint), score=0.0)
     else:
         subject = two_stage(repo, tmp_path / 'random.pth')
     data, picture = subject.prepare(DINER)
@@ -138,11 +138,11 @@ def test_target_of_a_detector_is_what_is_kept(stages, repo, small_config, checkp
     assert max(found.box[2] for found in kept) <= picture.shape[1] + 1
 
 
-def test_pictures_are_read_as_the_data_set_does(repo, tiny_cifar, classifier):
+def test_images_are_read_as_the_data_set_does(repo, tiny_cifar, classifier):
     """CIFAR's reader hands over RGB arrays, a picture file is read as BGR."""
     cfg = Config.fromfile(classifier[0])
     cfg.test_dataloader.dataset.data_root = str(tiny_cifar(100))
-    subject = Subject(cfg, str(classifier[1]))
+    subject = ModelUnderTest(cfg, str(classifier[1]))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     path = next(CIFAR.glob(f'cifar100_*_{dataset[0]["data_samples"].gt_label.item()}.png'))
     data, picture = subject.prepare(path)

@@ -76,6 +76,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type=CocoMetric, metric='bbox',
                      ann_file=ROOT + '/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
+randomness = dict(seed=0)
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=1)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)

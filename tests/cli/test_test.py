@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmdla.apis.model import load_model
 
 
-def test_writes_predictions_and_pictures(cli, small_run, checkpoint, tmp_path):
+def test_writes_predictions_and_images(cli, small_run, checkpoint, tmp_path):
     out = tmp_path / 'predictions.pkl'
     assert cli('test', *small_run, checkpoint, '--out', out, '--show-dir', 'pictures')[0] == 0
     predictions = pickle.loads(out.read_bytes())

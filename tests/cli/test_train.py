@@ -126,7 +126,7 @@ def test_broken_annotations(cli, small_run, own_coco):
 
 @pytest.mark.parametrize('workers', [0, 1])
 @pytest.mark.parametrize('content', [b'', b'\xff\xd8\xff no picture'], ids=['empty', 'garbage'])
-def test_broken_picture(cli, small_run, own_coco, content, workers):
+def test_broken_image(cli, small_run, own_coco, content, workers):
     root, options = own_coco
     for picture in root.glob('train2017/*.jpg'):
         picture.write_bytes(content)
@@ -136,7 +136,7 @@ def test_broken_picture(cli, small_run, own_coco, content, workers):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_missing_picture(cli, small_run, own_coco, workers):
+def test_missing_image(cli, small_run, own_coco, workers):
     root, options = own_coco
     for picture in root.glob('train2017/*.jpg'):
         picture.unlink()

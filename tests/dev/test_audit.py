@@ -4,7 +4,7 @@ import pytest
 from test_mmcv_wheel import load
 
 audit = load('audit')
-HOLE = dict(id='PYSEC-2099-1', fix_versions=['2.0'], aliases=[], description='')
+VULNERABILITY = dict(id='PYSEC-2099-1', fix_versions=['2.0'], aliases=[], description='')
 
 
 def report(*packages):
@@ -33,8 +33,12 @@ def reply(tmp_path, monkeypatch):
     ('packages', 'safe', 'words'),
     [
         ([package()], True, '1 of 1 packages looked up'),
-        ([package(), package('torch', [HOLE])], False, 'torch 1.0: PYSEC-2099-1, mended in 2.0'),
-        ([package(vulns=[HOLE | dict(fix_versions=[])])], False, 'mended in no version'),
+        (
+            [package(), package('torch', [VULNERABILITY])],
+            False,
+            'torch 1.0: PYSEC-2099-1, fixed in 2.0',
+        ),
+        ([package(vulns=[VULNERABILITY | dict(fix_versions=[])])], False, 'fixed in no version'),
         ([package(), dict(name='six', skip_reason='not found')], False, 'no answer about six'),
         ([], False, '0 of 0'),
     ],

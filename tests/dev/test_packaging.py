@@ -73,7 +73,7 @@ def test_sdist_has_what_the_wheel_is_made_of(source, tmp_path):
     with tarfile.open(build('build_sdist', source, tmp_path)) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
     assert {'configs/faster_rcnn_dla_r50.py', 'tools/dist_train.sh', 'setup.py'} <= names
-    assert {'CHANGELOG.md', 'SECURITY.md', 'mmdla/ops/csrc/bindings.cpp'} <= names
+    assert {'CHANGELOG.md', 'SECURITY.md', 'mmdla/ops/csrc/library.cpp'} <= names
     assert {'LICENSE', 'CITATION.cff', 'requirements/onedl-mmcv.txt'} <= names
     assert not any(name.startswith(('mmdla/.mim', 'tests')) for name in names)
 

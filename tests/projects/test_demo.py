@@ -212,7 +212,7 @@ def test_digits_are_split_by_class(demo, tmp_path):
     assert not digits.is_intact(tmp_path / 'out')
 
 
-def test_pictures_show_what_was_found(demo, photo, tmp_path):
+def test_images_show_what_was_found(demo, photo, tmp_path):
     coco, pictures = demo('coco'), demo('pictures')
     written = coco.convert([coco.read(photo)], tmp_path / 'data')['val']
     image = written['images'][0]

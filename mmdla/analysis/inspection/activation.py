@@ -4,7 +4,7 @@ For classifiers the second is Grad-CAM (Selvaraju et al., ICCV 2017) of the high
 feature maps weighted by their pooled gradients. For detectors it is the product of feature and
 gradient at every place (as in ODAM, ICLR 2023), of the sum of the scores of all detections that
 are kept (one-stage ones:
-:meth:`Subject.target`); pooling would mix the gradients of objects in different places.
+:meth:`ModelUnderTest.target`); pooling would mix the gradients of objects in different places.
 """
 
 import difflib

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from ...models.arguments import check_bool, check_int
-from .recorder import find_backbones, make_all_taps, record
+from .recording import find_backbones, make_all_recorders, record
 
 
 @HOOKS.register_module()
@@ -48,7 +48,7 @@ class LayerAttentionHook(Hook):
 
     def before_train(self, runner) -> None:
         # refuses what cannot be shown
-        make_all_taps(find_backbones(runner.model, self.backbone))
+        make_all_recorders(find_backbones(runner.model, self.backbone))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if self.every_n_train_iters(runner, self.interval) and is_main_process():

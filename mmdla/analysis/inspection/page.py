@@ -10,11 +10,11 @@ import numpy as np
 from .activation import ActivationMap, activation_maps
 from .catalogue import FIGURES
 from .figures import draw, draw_key, in_words, to_png
+from .model_under_test import ModelUnderTest, Prediction
 from .photos import box_colors, color_scale, draw_boxes, encode, enlarge, overlay
-from .recorder import record
+from .recording import record
 from .records import StageRecord, join_records
 from .report import Figure, Part, Report, Section
-from .subject import Found, Subject
 
 INTRO = (
     'A ResNet is a chain of blocks, grouped into stages. In a plain one a block gets nothing but '
@@ -63,7 +63,7 @@ class Look:
 
     path: Path
     picture: np.ndarray  # RGB (H, W, 3), as the network gets it
-    found: list[Found]
+    found: list[Prediction]
     stages: list[StageRecord]
     maps: list[ActivationMap]
 
@@ -77,7 +77,7 @@ class Page:
     numbers: dict = field(default_factory=dict)
 
 
-def look_at(subject: Subject, path: Path, layers: Sequence[str]) -> Look:
+def look_at(subject: ModelUnderTest, path: Path, layers: Sequence[str]) -> Look:
     """Run the model on one picture: once as in use, recorded, and once more for gradients.
 
     Raises:
@@ -96,11 +96,11 @@ def look_at(subject: Subject, path: Path, layers: Sequence[str]) -> Look:
     return Look(path, picture, found, recording.stages(), maps)
 
 
-def make_page(subject: Subject, looks: Sequence[Look], facts: dict[str, str]) -> Page:
+def make_page(subject: ModelUnderTest, looks: Sequence[Look], facts: dict[str, str]) -> Page:
     """The page about some pictures.
 
     Args:
-        subject (Subject): The model.
+        subject (ModelUnderTest): The model.
         looks (Sequence[Look]): One for every picture.
         facts (dict[str, str]): What the page says about its origin, e.g. the config.
     """
@@ -131,7 +131,7 @@ def make_page(subject: Subject, looks: Sequence[Look], facts: dict[str, str]) ->
     return page
 
 
-def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> Part:
+def _pictures(page: Page, subject: ModelUnderTest, looks: Sequence[Look]) -> Part:
     if subject.is_detector:
         reason = (
             f'the objects found with a score of at least {subject.score:g}: at every place the '
@@ -154,7 +154,7 @@ def _pictures(page: Page, subject: Subject, looks: Sequence[Look]) -> Part:
     return Part('The pictures', text, sections, Figure(encode(color_scale(), '.png'), alt, caption))
 
 
-def _picture(page: Page, subject: Subject, number: int, look: Look) -> Section:
+def _picture(page: Page, subject: ModelUnderTest, number: int, look: Look) -> Section:
     shown = [('picture', enlarge(look.picture), 'as the network gets it')]
     if subject.is_detector:
         shown.insert(0, ('found', draw_boxes(look.picture, look.found), 'what was found'))

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
-from .subject import Found
+from .model_under_test import Prediction
 
 LONG_SIDE = 480  # pixels, to which small pictures are enlarged
 COLORS = ('#ffb000', '#39d353', '#4cc9f0', '#ff5d8f', '#c77dff', '#f4f1de')
@@ -21,13 +21,13 @@ def enlarge(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
-def box_colors(found: Sequence[Found]) -> dict[str, str]:
+def box_colors(found: Sequence[Prediction]) -> dict[str, str]:
     """The colour of the boxes of every class, the class that was found most surely first."""
     labels = dict.fromkeys(one.label for one in found)
     return dict(zip(labels, cycle(COLORS), strict=False))
 
 
-def draw_boxes(picture: np.ndarray, found: Sequence[Found]) -> np.ndarray:
+def draw_boxes(picture: np.ndarray, found: Sequence[Prediction]) -> np.ndarray:
     """The enlarged picture with a box around each object, coloured by class."""
     large = enlarge(picture)
     visualizer = Visualizer(image=large)

@@ -1,4 +1,4 @@
-"""``inert_loading`` guards everything that is read within it, and puts back what was there."""
+"""``restricted_loading`` guards everything that is read within it, and puts back what was there."""
 
 import functools
 import http.server
@@ -14,7 +14,7 @@ from toy_training import ToyModel, toy_runner
 
 from mmdla import DLAResNet
 from mmdla.checkpoint import CheckpointError
-from mmdla.checkpoint.inert import inert_loading, torch_load
+from mmdla.checkpoint.restricted import restricted_loading, torch_load
 
 LIGHT = dict(type='DLALight', reduction=4, head_channels=8)
 SMALL = dict(depth=18, base_channels=8, stem_channels=8)
@@ -60,11 +60,11 @@ def test_hostile_file_is_hostile(tmp_path, attack):
 
 
 def test_nested_with_an_exception(attack):
-    with inert_loading():
-        with pytest.raises(KeyError), inert_loading():
+    with restricted_loading():
+        with pytest.raises(KeyError), restricted_loading():
             raise KeyError
         mmengine_reads(attack)
-        with inert_loading():
+        with restricted_loading():
             mmengine_reads(attack)
         mmengine_reads(attack)
 
@@ -72,15 +72,15 @@ def test_nested_with_an_exception(attack):
 def test_what_was_there_is_put_back(monkeypatch, attack):
     theirs = functools.partial(torch_load)
     monkeypatch.setattr(torch, 'load', theirs)
-    with inert_loading():
+    with restricted_loading():
         mmengine_reads(attack)
         other = functools.partial(torch_load)
         torch.load = other  # by somebody within, who puts it back
-        with inert_loading():
+        with restricted_loading():
             mmengine_reads(attack)
         assert torch.load is other
         torch.load = theirs
-        with inert_loading():
+        with restricted_loading():
             mmengine_reads(attack)
         assert torch.load is theirs
     assert torch.load is theirs
@@ -88,8 +88,8 @@ def test_what_was_there_is_put_back(monkeypatch, attack):
 
 def test_left_in_the_order_of_entry(attack):
     first, second = ExitStack(), ExitStack()
-    first.enter_context(inert_loading())
-    second.enter_context(inert_loading())
+    first.enter_context(restricted_loading())
+    second.enter_context(restricted_loading())
     first.close()
     mmengine_reads(attack)
     second.close()
@@ -102,7 +102,7 @@ def test_threads(attack):
         try:
             for _ in range(10):
                 barrier.wait(20)
-                with inert_loading():
+                with restricted_loading():
                     if number % 2:
                         barrier_free.wait(0.001 * number)
                     mmengine_reads(attack)
@@ -121,7 +121,7 @@ def test_threads(attack):
 def test_open_files_are_read_in_the_same_way(tmp_path, attack):
     script = tmp_path / 'script.pt'
     torch.jit.script(nn.Linear(2, 2)).save(str(script))
-    with inert_loading():
+    with restricted_loading():
         with open(attack, 'rb') as file:
             assert set(torch.load(file)) == {'state_dict', 'extra'}
         with open(script, 'rb') as file, pytest.raises(CheckpointError, match='TorchScript'):
@@ -156,7 +156,7 @@ def test_backbone_from_an_address_then_a_hostile_file(tmp_path, server, attack):
     torch.save(dict(state_dict=source.state_dict(), extra=Command(tmp_path / 'executed')),
                folder / 'resnet.pth')  # fmt: skip
     cfg = dict(init_cfg=dict(type='Pretrained', checkpoint=f'{address}/resnet.pth'))
-    with inert_loading():  # as tools/train.py trains
+    with restricted_loading():  # as tools/train.py trains
         model = DLAResNet(**SMALL, layer_attention=LIGHT, **cfg)
         model.init_weights()
         assert torch.equal(model.conv1.weight, source.conv1.weight)
@@ -186,7 +186,7 @@ def test_a_run_that_initializes_from_an_address(tmp_path, server, resume):
         message_hub={},
     )
     runner = toy_runner(tmp_path, model=model, epochs=1, load_from=path, resume=resume)
-    with inert_loading():
+    with restricted_loading():
         if resume:
             with pytest.raises(CheckpointError, match='more than plain data'):
                 runner.train()

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are whole, and which of them is the newest."""
+"""Verify checkpoints, and find the latest valid one of a run."""
 
 import os
 import re
@@ -13,15 +13,15 @@ LEGACY = b'\x80'  # how a checkpoint of PyTorch before 1.6 begins, which has no 
 CHUNK = 1 << 20
 
 
-def find_damage(path: str | os.PathLike) -> str | None:
-    """What is wrong with a checkpoint file, judged by its size and checksums alone.
+def verify_checkpoint(path: str | os.PathLike) -> str | None:
+    """Return what is wrong with a checkpoint file, judged by its size and checksums alone.
 
     PyTorch writes zip archives with a checksum for every tensor, the directory of the archive at
     its end. So this reads the file once and unpickles nothing.
     Folders, as DeepSpeed writes them, are not looked into.
 
     Returns:
-        str, optional: The damage in words, ``None`` for a whole file.
+        str, optional: The damage in words, ``None`` for a valid file.
     """
     path = Path(path)
     try:
@@ -34,7 +34,7 @@ def find_damage(path: str | os.PathLike) -> str | None:
         with path.open('rb') as file:
             if file.read(1) == LEGACY:
                 return None
-        if record := wrong_sum(path):
+        if record := corrupt_record(path):
             return f'the checksum of {record} in it is wrong'
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith('/data.pkl') for name in archive.namelist()):
@@ -48,8 +48,8 @@ def find_damage(path: str | os.PathLike) -> str | None:
     return None
 
 
-def wrong_sum(path: str | os.PathLike | IO[bytes]) -> str | None:
-    """The first record of a zip archive that its checksum contradicts.
+def corrupt_record(path: str | os.PathLike | IO[bytes]) -> str | None:
+    """Return the first record of a zip archive that its checksum contradicts.
 
     Raises:
         zipfile.BadZipFile: It is no zip archive, or its directory is damaged.
@@ -67,13 +67,13 @@ def wrong_sum(path: str | os.PathLike | IO[bytes]) -> str | None:
     return None
 
 
-def newest_whole(
+def latest_valid_checkpoint(
     work_dir: str | os.PathLike,
     folder: str | os.PathLike,
     template: str,
     tell: Callable[[str], object],
 ) -> Path | None:
-    """The checkpoint that a run should go on from.
+    """Return the checkpoint that a run should go on from.
 
     MMEngine follows the file ``last_checkpoint`` blindly. Here every candidate is examined, the
     newest first: files that are newer than ``last_checkpoint`` and have a higher number (the run
@@ -90,7 +90,7 @@ def newest_whole(
         Path, optional: The checkpoint, ``None`` if there is none at all.
 
     Raises:
-        CheckpointError: There are checkpoints, but none is whole.
+        CheckpointError: There are checkpoints, but none is valid.
     """
     numbers = _numbered(Path(folder), template)
     by_age = sorted(numbers, key=lambda path: (_age(path), numbers[path]), reverse=True)
@@ -106,10 +106,10 @@ def newest_whole(
         order = [*newer, named, *(path for path in falling if numbers[path] <= number)]
     problems = []
     for path in {path.resolve(): path for path in order}.values():
-        damage = find_damage(path)
+        damage = verify_checkpoint(path)
         if damage is None:
             if problems:
-                tell(f'going on from {path}, the newest checkpoint that is whole')
+                tell(f'going on from {path}, the newest valid checkpoint')
             return path
         problems.append(f'{path}: {damage}')
         tell(f'{path} is passed over: {damage}')
@@ -138,7 +138,7 @@ def _age(path: Path) -> int:
 
 
 def _named(file: Path, tell: Callable[[str], object]) -> tuple[Path | None, int]:
-    """What ``last_checkpoint`` names, and when it was written."""
+    """Return what ``last_checkpoint`` names, and when it was written."""
     try:
         name = file.read_text().strip()
     except FileNotFoundError:

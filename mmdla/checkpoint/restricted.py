@@ -12,18 +12,18 @@ import torch
 from mmengine.logging import print_log
 
 from .errors import CheckpointError, some
+from .integrity import corrupt_record
 from .safe_tensors import first_bytes, is_safetensors, load_safetensors, name_of
-from .unpickle import inert_pickle
-from .whole import wrong_sum
+from .unpickle import restricted_pickle
 
 ZIP = b'PK\x03\x04'
-torch_load = torch.load  # PyTorch's own, also while ``inert_loading`` replaces it
+torch_load = torch.load  # PyTorch's own, also while ``restricted_loading`` replaces it
 
 
-def load_file(path: str, whole: bool = False) -> Any:
-    """What ``torch.save`` wrote, on the CPU; objects that are no plain data become inert.
+def load_file(path: str, plain_only: bool = False) -> Any:
+    """Return what ``torch.save`` wrote, on the CPU, with placeholders for what is no plain data.
 
-    With ``whole=True`` a file that has such objects is refused.
+    With ``plain_only=True`` a file that has such objects is refused.
 
     The zip files of today's PyTorch carry a checksum for every tensor, which ``torch.load`` does
     not look at; here it is compared. Files of PyTorch before 1.6 have none.
@@ -44,7 +44,7 @@ def load_file(path: str, whole: bool = False) -> Any:
         if is_safetensors(path):
             return load_safetensors(path)
         _check_kind(path, path)
-        module = inert_pickle(os.path.getsize(path))
+        module = restricted_pickle(os.path.getsize(path))
         content = torch_load(path, map_location='cpu', weights_only=False, pickle_module=module)
     except CheckpointError:
         raise
@@ -55,7 +55,7 @@ def load_file(path: str, whole: bool = False) -> Any:
         ) from error
     if module.ignored:
         names = some(sorted(module.ignored))
-        if whole:
+        if plain_only:
             raise CheckpointError(
                 f'{path}: not loaded, since it holds more than plain data: {names}'
             )
@@ -64,7 +64,7 @@ def load_file(path: str, whole: bool = False) -> Any:
 
 
 @contextmanager
-def inert_loading() -> Iterator[None]:
+def restricted_loading() -> Iterator[None]:
     """Let everybody, MMEngine for one, read files as :func:`load_file` does.
 
     ``torch.load`` is replaced meanwhile. MMEngine's own calls of it execute what a file asks for:
@@ -74,9 +74,9 @@ def inert_loading() -> Iterator[None]:
     last of them has left, and is then what it was before the first one came.
     """
     with _lock:
-        if torch.load is not _load_inert:
+        if torch.load is not _load_restricted:
             _swaps.append(_Swap(torch.load))
-            torch.load = _load_inert
+            torch.load = _load_restricted
         swap = _swaps[-1]
         swap.users += 1
     try:
@@ -101,14 +101,14 @@ _lock = threading.Lock()
 _swaps: list[_Swap] = []
 
 
-def _load_inert(f, map_location=None, *args, **kwargs) -> Any:
+def _load_restricted(f, map_location=None, *args, **kwargs) -> Any:
     """Stand in for ``torch.load``."""
     if isinstance(f, (str, os.PathLike)):
         return to_device(without_program(load_file(os.fspath(f))), map_location)
     if is_safetensors(f):
         return to_device(load_safetensors(f), map_location)
     _check_kind(f, name_of(f))
-    kwargs.update(weights_only=False, pickle_module=inert_pickle())
+    kwargs.update(weights_only=False, pickle_module=restricted_pickle())
     return without_program(torch_load(f, map_location, **kwargs))
 
 
@@ -138,13 +138,13 @@ def _check_kind(file: str | IO[bytes], name: str) -> None:
     """Refuse what ``torch.load`` would hand to other readers, and damage."""
     if not first_bytes(file).startswith(ZIP):
         return
-    place = None if isinstance(file, str) else file.tell()
+    position = None if isinstance(file, str) else file.tell()
     # by the reader that torch.load uses, which decides as it does
     if 'constants.pkl' in torch._C.PyTorchFileReader(file).get_all_records():
         raise CheckpointError(f'{name}: a TorchScript program, not a checkpoint')
-    if place is not None:
-        file.seek(place)
-    if record := wrong_sum(file):
+    if position is not None:
+        file.seek(position)
+    if record := corrupt_record(file):
         raise CheckpointError(f'{name}: damaged, the checksum of {record} in it is wrong')
-    if place is not None:
-        file.seek(place)
+    if position is not None:
+        file.seek(position)

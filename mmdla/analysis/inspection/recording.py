@@ -8,8 +8,8 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ...models.resnet import DLAResNet
+from .recorders import RECORDERS, Recorder, recorder_for
 from .records import StageRecord, join_records
-from .taps import TAPS, Tap, tap_for
 
 
 class Recording:
@@ -111,24 +111,26 @@ def _name_in(names: Sequence[str], wanted: str) -> str:
     return inside[0]
 
 
-def make_taps(backbone: DLAResNet) -> list[Tap]:
+def make_recorders(backbone: DLAResNet) -> list[Recorder]:
     """What observes the stages of a backbone.
 
     Raises:
         ValueError: Its attention has no weights, gates or context to show.
     """
-    taps = []
+    recorders = []
     for i, stage in enumerate(backbone.stages):
-        tap = tap_for(f'layer{i + 1}', stage.attention)
-        if tap is None:
+        recorder = recorder_for(f'layer{i + 1}', stage.attention)
+        if recorder is None:
             kind = type(stage.attention).__name__ if stage.attention is not None else 'None'
-            known = ', '.join(sorted(t.__name__ for cls in TAPS for t in _family(cls.attentions)))
+            known = ', '.join(
+                sorted(t.__name__ for cls in RECORDERS for t in _family(cls.attentions))
+            )
             raise ValueError(
                 f'layer_attention must be one that looks at other blocks ({known}), got {kind}: '
                 'it has no weights between blocks and no context to show'
             )
-        taps.append(tap)
-    return taps
+        recorders.append(recorder)
+    return recorders
 
 
 def _family(cls: type) -> Iterator[type]:
@@ -137,21 +139,21 @@ def _family(cls: type) -> Iterator[type]:
         yield from _family(subclass)
 
 
-def make_all_taps(backbones: dict[str, DLAResNet]) -> dict[str, list[Tap]]:
+def make_all_recorders(backbones: dict[str, DLAResNet]) -> dict[str, list[Recorder]]:
     """Return what observes the backbones whose attention has something to show, by name.
 
     Raises:
         ValueError: None of them has.
     """
-    taps, errors = {}, []
+    recorders, errors = {}, []
     for name, backbone in backbones.items():
         try:
-            taps[name] = make_taps(backbone)
+            recorders[name] = make_recorders(backbone)
         except ValueError as error:
             errors.append(error)
-    if not taps:
+    if not recorders:
         raise errors[0]
-    return taps
+    return recorders
 
 
 @contextmanager
@@ -187,31 +189,31 @@ def record(model: nn.Module, backbone: str | nn.Module | None = None) -> Iterato
         (1, 2, 2, 2)
     """
     backbones = find_backbones(model, backbone)
-    taps = make_all_taps(backbones)
-    recording = Recording(list(taps))
+    recorders = make_all_recorders(backbones)
+    recording = Recording(list(recorders))
     with ExitStack() as stack:
-        for name, of_backbone in taps.items():
+        for name, of_backbone in recorders.items():
             stack.enter_context(_recorded(backbones[name], name, of_backbone, recording))
         yield recording
 
 
 @contextmanager
 def _recorded(
-    backbone: DLAResNet, name: str, taps: list[Tap], recording: Recording
+    backbone: DLAResNet, name: str, recorders: list[Recorder], recording: Recording
 ) -> Iterator[None]:
     """Add every pass of one backbone to a recording."""
     during_pass = ExitStack()  # hooks that a recomputation, after the pass, must not meet
 
     def start(*_) -> None:
         during_pass.close()  # of a pass that an error broke off
-        for tap in taps:
-            tap.start()
-            for remove in tap.attach():
+        for recorder in recorders:
+            recorder.start()
+            for remove in recorder.attach():
                 during_pass.callback(remove)
 
     def finish(*_) -> None:
         during_pass.close()
-        recording.add(name, [tap.finish() for tap in taps])
+        recording.add(name, [recorder.finish() for recorder in recorders])
 
     handles = backbone.register_forward_pre_hook(start), backbone.register_forward_hook(finish)
     try:

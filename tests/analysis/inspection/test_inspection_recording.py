@@ -10,17 +10,17 @@ from attention_equations import expected_records
 from torch import nn
 
 from mmdla import DLAResNet, DLAResNet_CIFAR, fold_for_inference, record
-from mmdla.analysis.inspection.recorder import find_backbone, find_backbones
+from mmdla.analysis.inspection.recording import find_backbone, find_backbones
 
 KINDS = ['DIALSTM', 'DLABase', 'DLALight', 'MRLABase', 'MRLALight']
 REDUCED = ('DIALSTM', 'DLABase', 'DLALight')
-PICTURES = sorted((Path(__file__).parents[1] / 'data/cifar').glob('cifar100_*.png'))
+IMAGES = sorted((Path(__file__).parents[2] / 'data/cifar').glob('cifar100_*.png'))
 
 
 @pytest.fixture(scope='module')
 def images():
     """Four real pictures, (4, 3, 32, 32), in double precision."""
-    pictures = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()) for path in PICTURES[:4]]
+    pictures = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()) for path in IMAGES[:4]]
     return torch.stack(pictures).permute(0, 3, 1, 2).contiguous().double() / 60 - 2
 
 
@@ -171,7 +171,7 @@ def test_half_precision_and_folded(images):
     torch.testing.assert_close(rough, wanted, rtol=0, atol=0.1)
 
 
-def test_context_of_the_first_picture(images):
+def test_context_of_the_first_image(images):
     model = make('DLALight', images).eval()
     for stage in model.stages:
         stage.attention.context = 'first'

@@ -17,7 +17,7 @@ from ...models.layer_attention.multi_head import MultiHeadAttention
 from .records import StageRecord
 
 
-class Tap:
+class Recorder:
     """Collect what the submodules of the attention of one stage compute, pass by pass.
 
     Args:
@@ -92,7 +92,7 @@ class Tap:
         return {name: torch.stack([step[name] for step in steps], 1) for name in steps[0]}
 
 
-class LightTap(Tap):
+class LightRecorder(Recorder):
     """MRLA-L and DLA-L, whose unit is called twice a block: for the context, for the refresh."""
 
     attentions = MRLALight
@@ -110,7 +110,7 @@ class LightTap(Tap):
         return {**found, **self.unit(self.steps[::2])}
 
 
-class FullTap(Tap):
+class BaseRecorder(Recorder):
     """MRLA-B and DLA-B, whose unit is called once in the first block, then twice in every one."""
 
     attentions = MRLABase
@@ -145,7 +145,7 @@ class FullTap(Tap):
         return {**found, **self.unit(contexts)}
 
 
-class DIATap(Tap):
+class DIARecorder(Recorder):
     """DIA-LSTM: a unit alone."""
 
     attentions = DIALSTM
@@ -154,14 +154,14 @@ class DIATap(Tap):
         return self.unit(self.steps)
 
 
-TAPS: tuple[type[Tap], ...] = (LightTap, FullTap, DIATap)
+RECORDERS: tuple[type[Recorder], ...] = (LightRecorder, BaseRecorder, DIARecorder)
 
 
-def tap_for(stage: str, attention: LayerAttention | None) -> Tap | None:
+def recorder_for(stage: str, attention: LayerAttention | None) -> Recorder | None:
     """What observes this attention, or ``None`` if it has nothing to show."""
-    for tap in TAPS:
-        if isinstance(attention, tap.attentions):
-            return tap(stage, attention)
+    for recorder in RECORDERS:
+        if isinstance(attention, recorder.attentions):
+            return recorder(stage, attention)
     return None
 
 

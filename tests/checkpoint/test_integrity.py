@@ -1,4 +1,4 @@
-"""Damage of checkpoints is seen, and the newest whole one is found."""
+"""Damage of checkpoints is seen, and the latest valid one is found."""
 
 import os
 import zipfile
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdla.checkpoint import CheckpointError
-from mmdla.checkpoint.whole import find_damage, newest_whole
+from mmdla.checkpoint.integrity import latest_valid_checkpoint, verify_checkpoint
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def last(tmp_path, text, age: int = 0):
 
 def newest(tmp_path, template='epoch_{}.pth'):
     told = []
-    found = newest_whole(tmp_path, tmp_path, template, told.append)
+    found = latest_valid_checkpoint(tmp_path, tmp_path, template, told.append)
     return found and found.name, '\n'.join(told)
 
 
-def test_a_whole_file_has_no_damage(save, tmp_path):
-    assert find_damage(save('epoch_1.pth')) is None
+def test_a_valid_file_has_no_damage(save, tmp_path):
+    assert verify_checkpoint(save('epoch_1.pth')) is None
     torch.save({}, tmp_path / 'legacy.pth', _use_new_zipfile_serialization=False)
-    assert find_damage(tmp_path / 'legacy.pth') is None
+    assert verify_checkpoint(tmp_path / 'legacy.pth') is None
 
 
 def test_every_truncation_is_seen(save):
@@ -47,9 +47,9 @@ def test_every_truncation_is_seen(save):
     cuts = [*range(0, len(data), len(data) // 40), *range(len(data) - 30, len(data))]
     for cut in cuts:
         path.write_bytes(data[:cut])
-        assert find_damage(path) is not None, cut
+        assert verify_checkpoint(path) is not None, cut
     path.write_bytes(b'')
-    assert find_damage(path) == 'the file is empty'
+    assert verify_checkpoint(path) == 'the file is empty'
 
 
 def test_every_changed_byte_of_a_tensor_is_seen(save):
@@ -59,7 +59,7 @@ def test_every_changed_byte_of_a_tensor_is_seen(save):
     start = data.index(tensor)
     for place in range(start, start + len(tensor), len(tensor) // 50):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        assert 'checksum' in find_damage(path), place
+        assert 'checksum' in verify_checkpoint(path), place
 
 
 def test_other_files_are_no_checkpoints(tmp_path):
@@ -67,9 +67,9 @@ def test_other_files_are_no_checkpoints(tmp_path):
     text.write_text('no checkpoint')
     with zipfile.ZipFile(archive, 'w') as file:
         file.writestr('readme', 'nothing')
-    assert find_damage(text) is not None
-    assert 'not one of PyTorch' in find_damage(archive)
-    assert 'no such file' in find_damage(tmp_path / 'none.pth')
+    assert verify_checkpoint(text) is not None
+    assert 'not one of PyTorch' in verify_checkpoint(archive)
+    assert 'no such file' in verify_checkpoint(tmp_path / 'none.pth')
 
 
 def test_last_checkpoint_is_followed(save, tmp_path):
@@ -125,7 +125,7 @@ def test_a_folder_that_was_moved(save, tmp_path):
     assert newest(tmp_path)[0] == 'epoch_2.pth'
 
 
-def test_none_whole_is_an_error_and_none_at_all_is_not(save, tmp_path):
+def test_none_valid_is_an_error_and_none_at_all_is_not(save, tmp_path):
     assert newest(tmp_path) == (None, '')
     for number in (1, 2):
         save(f'epoch_{number}.pth').write_bytes(b'PK\x03\x04')

@@ -1,4 +1,4 @@
-"""A trained model with all that is needed to show it a picture."""
+"""A trained model with all that is needed to show it an image."""
 
 import copy
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from torch import Tensor
 
-from mmdla.apis.inputs import PICTURES, SUFFIXES, read_picture
+from mmdla.apis.inputs import IMAGE_SUFFIXES, SUFFIXES, read_image
 from mmdla.apis.model import build_model, load_weights, task_of
-from mmdla.apis.pipeline import PicturePipeline
+from mmdla.apis.pipeline import ImagePipeline
 from mmdla.errors import InputError
 
-from .recorder import find_backbone, make_taps
+from .recording import find_backbone, make_recorders
 
 TOP = 5  # classes that a classifier names
 
 
 @dataclass(frozen=True)
-class Found:
+class Prediction:
     """A class of a classifier, or an object of a detector with its box (x1, y1, x2, y2)."""
 
     label: str
@@ -32,7 +32,7 @@ class Found:
     box: tuple[float, ...] | None = None
 
 
-class Subject:
+class ModelUnderTest:
     """A detector or classifier, in eval mode on MMEngine's device.
 
     Args:
@@ -52,11 +52,11 @@ class Subject:
     ) -> None:
         self.is_detector = task_of(cfg) == 'detection'
         self.score = score
-        self.pipeline = PicturePipeline(cfg)
+        self.pipeline = ImagePipeline(cfg)
         model = build_model(cfg)
         try:
             self.backbone = find_backbone(model, backbone)
-            make_taps(self.backbone)
+            make_recorders(self.backbone)
         except ValueError as error:
             raise InputError(str(error)) from error
         self.model = load_weights(model, cfg, checkpoint, get_device())
@@ -75,7 +75,7 @@ class Subject:
         Raises:
             UnreadableError: The file is not there or damaged, or the pipeline cannot take it.
         """
-        data = pseudo_collate([self.pipeline(read_picture(path))])
+        data = pseudo_collate([self.pipeline(read_image(path))])
         return data, self._picture(data['inputs'][0])
 
     def _picture(self, inputs: Tensor) -> np.ndarray:
@@ -86,17 +86,17 @@ class Subject:
         return image if self.pipeline.takes_rgb else np.ascontiguousarray(image[..., ::-1])
 
     @torch.no_grad()
-    def find(self, data: dict) -> list[Found]:
+    def find(self, data: dict) -> list[Prediction]:
         """What the model says, the surest first."""
         if not self.is_detector:
             scores = self.model.test_step(copy.deepcopy(data))[0].pred_score
             top = scores.topk(min(TOP, len(scores)))
             pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            return [Found(self.label(i), score) for score, i in pairs]
+            return [Prediction(self.label(i), score) for score, i in pairs]
         instances = self._instances(data)
         rows = (instances[key].tolist() for key in ('scores', 'labels', 'bboxes'))
         return [
-            Found(self.label(i), score, tuple(box))
+            Prediction(self.label(i), score, tuple(box))
             for score, i, box in sorted(zip(*rows, strict=True), reverse=True)
         ]
 
@@ -137,7 +137,7 @@ class Subject:
         return instances[instances.scores >= self.score]
 
 
-def find_pictures(paths: Sequence[str]) -> list[Path]:
+def find_images(paths: Sequence[str]) -> list[Path]:
     """Return files, and the images in folders in the order of their names.
 
     Raises:
@@ -146,7 +146,7 @@ def find_pictures(paths: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
                 raise InputError(f'{path}: no image in this folder ({SUFFIXES})')
             found += inside
