@@ -33,7 +33,7 @@ Written by `dev/api_reference.py` from the docstrings. What the equations mean i
 
 
 def reference() -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [HEAD]
     for module_name, (title, names) in MODULES.items():
         module = importlib.import_module(module_name)
@@ -77,7 +77,7 @@ def signature(name: str, thing: Callable) -> str:
 
 
 def markdown(doc: str) -> str:
-    """A Google docstring with a little reStructuredText as Markdown."""
+    """Return a Google docstring with a little reStructuredText as Markdown."""
     lines = []
     section, block = '', []
     for line in [*doc.split('\n'), 'End:']:

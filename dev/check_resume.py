@@ -67,7 +67,7 @@ class Training:
         self.process.wait()
 
     def wait_for(self, happened: Callable[[], bool], pause: float = 0.0005) -> bool:
-        """Whether it happened before the process ended by itself."""
+        """Return whether it happened before the process ended by itself."""
         while not happened():
             if self.process.poll() is not None:
                 return False
@@ -89,7 +89,7 @@ class Training:
         return list(self.folder.glob('*.part.pth'))
 
     def result(self) -> dict:
-        """The last checkpoint."""
+        """Return the last checkpoint."""
         path = latest_valid_checkpoint(self.folder, self.folder, 'epoch_{}.pth', print)
         if path is None:
             raise InputError(f'{self.folder}: the training wrote no checkpoint of an epoch')
@@ -180,7 +180,7 @@ def count_tensors(value: Any) -> int:
 
 
 def state(checkpoint: dict) -> dict:
-    """What has to be equal: weights, optimizer, schedulers, averages, and how far it got."""
+    """Return what has to be equal: weights, optimizer, schedulers, averages, and how far it got."""
     progress = {key: checkpoint['meta'][key] for key in ('epoch', 'iter', 'seed')}
     return {k: v for k, v in checkpoint.items() if k not in NOT_COMPARED} | {'progress': progress}
 

@@ -37,7 +37,7 @@ TASKS = dict(
 
 
 def configs(prefix: str = '') -> list[Path]:
-    """The shipped configs, without the demos on small data."""
+    """Return the shipped configs, without the demos on small data."""
     found = sorted((ROOT / 'configs').glob(f'{prefix}*.py'))
     return [path for path in found if not path.stem.startswith('demo')]
 
@@ -52,7 +52,7 @@ def size_of(path: Path, depth: int | None = None) -> Complexity:
 
 
 def entry(path: Path) -> dict:
-    """The model of a config as the model index has it."""
+    """Return the model of a config as the model index has it."""
     size = size_of(path)
     data, task = next(TASKS[key] for key in TASKS if path.stem.startswith(f'{key}_'))
     if path.stem.endswith('_ade20k'):
@@ -72,7 +72,7 @@ def metafile() -> str:
 
 
 def table() -> str:
-    """The README's table: one row a config, CIFAR's with its three depths."""
+    """Return the README's table: one row a config, CIFAR's with its three depths."""
     rows = ['| config | parameters, M | GMACs | trained? |', '|---|---|---|---|']
     for prefix in (*(key for key in TASKS if 'cifar' not in key and key != 'imagenet'), 'imagenet'):
         for path in configs(prefix):

@@ -42,7 +42,7 @@ def atomic_write(target: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def part_of(target: Path) -> Path:
-    """The name under which a file is written; a process that is killed leaves it behind."""
+    """Return the name under which a file is written; a process that is killed leaves it behind."""
     return target.with_name(f'{target.stem}.part{target.suffix}')
 
 

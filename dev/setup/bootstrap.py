@@ -182,7 +182,7 @@ class SetUp:
         return digest.hexdigest()
 
     def finished_steps(self) -> int:
-        """How many steps the environment has behind it; 0 where it cannot be trusted."""
+        """Return how many steps the environment has behind it; 0 where it cannot be trusted."""
         try:
             known, done = self.state.read_text().split()
         except (OSError, ValueError):
@@ -206,7 +206,7 @@ STEPS = (
 
 
 def works(code: str) -> bool:
-    """Whether the system's Python runs a line of code."""
+    """Return whether the system's Python runs a line of code."""
     return subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0
 
 

@@ -53,7 +53,7 @@ def main(options: list[str]) -> int:
 
 
 def project(made: Lock) -> str:
-    """A project file, the only place where uv lets one limit what it resolves for."""
+    """Return a project file, the only place where uv lets one limit what it resolves for."""
     first, last = made.pythons
     after = f'{last[0]}.{last[1] + 1}'
     where = f"sys_platform == 'linux' and python_version >= '{first[0]}.{first[1]}'"

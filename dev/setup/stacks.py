@@ -46,11 +46,11 @@ class Stack(NamedTuple):
     compile_time: str
 
     def lock(self, part: str = '') -> Path:
-        """The file with hashes; ``part`` is ``'mm'``, ``'mmcv'`` or nothing, for all the rest."""
+        """Return the file with hashes; ``part``: ``'mm'``, ``'mmcv'`` or nothing, for the rest."""
         return lock(f'{self.name}-{part}' if part else self.name)
 
     def pin(self, package: str, part: str = '') -> str:
-        """The version that a lock pins."""
+        """Return the version that a lock pins."""
         path = self.lock(part)
         match = re.search(rf'^{package}==([^\s;]+)', path.read_text(), re.M)
         if not match:
@@ -58,7 +58,7 @@ class Stack(NamedTuple):
         return match[1]
 
     def mmcv_build(self) -> Build:
-        """What is compiled for this stack."""
+        """Return what is compiled for this stack."""
         return Build(
             distribution=self.mmcv,
             version=self.pin(self.mmcv, 'mmcv'),
@@ -70,7 +70,7 @@ class Stack(NamedTuple):
 
 
 def lock(name: str) -> Path:
-    """The file of pins with hashes that ``make lock`` writes from ``NAME.in``."""
+    """Return the file of pins with hashes that ``make lock`` writes from ``NAME.in``."""
     return REQUIREMENTS / f'{name}.txt'
 
 

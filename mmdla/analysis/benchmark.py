@@ -43,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Options:
-    """What all the cases of a run share.
+    """Options that all the cases of a run share.
 
     Args:
         device (str): E.g. ``'cpu'`` or ``'cuda'``.

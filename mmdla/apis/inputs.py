@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 def find_sources(inputs: Sequence[Path], written: Path) -> list[Source]:
-    """The files of a command line, and all pictures and videos in the folders of it.
+    """Return the files of a command line, and all pictures and videos in the folders of it.
 
     Args:
         inputs (Sequence[Path]): Files and folders.
@@ -86,7 +86,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _inside(folder: Path, written: Path) -> Iterator[Path]:
-    """All files in a folder but the hidden ones and the results."""
+    """Yield all files in a folder but the hidden ones and the results."""
     for path in sorted(folder.rglob('*')):
         if (
             path.is_file()
@@ -127,7 +127,7 @@ def _target(name: Path, suffix: str, taken: set[str]) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A picture as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
+    """Return a picture as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
 
     Raises:
         UnreadableError: There is no such file, or it is no complete image.

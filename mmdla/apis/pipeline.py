@@ -64,7 +64,7 @@ def _of_size(size: tuple[int, int], reason: str) -> str:
 
 
 def test_dataset(cfg: Config) -> dict:
-    """The test data set, the first one inside of ``ConcatDataset``, ``RepeatDataset`` and such."""
+    """Return the test data set, the first one inside of ``ConcatDataset`` and the like."""
     dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while inner := dataset.get('datasets') or dataset.get('dataset'):
         dataset = inner[0] if isinstance(inner, (list, tuple)) else inner

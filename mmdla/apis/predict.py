@@ -77,7 +77,7 @@ class Predictor:
         return self.model.test_step(pseudo_collate(data))
 
     def draw(self, picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """The picture with boxes and masks, or with its class; (H, W, 3), BGR."""
+        """Return the picture with boxes and masks, or with its class; (H, W, 3), BGR."""
         rgb = mmcv.bgr2rgb(picture)
         if self.task == 'detection':
             self.visualizer.add_datasample(

@@ -64,7 +64,7 @@ def _is_odd(name: Any, value: Any) -> bool:
 
 
 def find_prefixes(names: State) -> list[str]:
-    """Prefixes under which there is a ResNet."""
+    """Return prefixes under which there is a ResNet."""
     ends = [name.removesuffix(SIGN) for name in names if name.endswith(f'.{SIGN}')]
     return [end.removesuffix('.') for end in ends]
 
@@ -75,7 +75,7 @@ def _hint(prefixes: list[str]) -> str:
 
 
 def _flat(value: Any, prefix: str = '', depth: int = DEPTH) -> Iterator[tuple[str, Tensor]]:
-    """All dense tensors in nested dictionaries, their names joined by dots."""
+    """Yield all dense tensors in nested dictionaries, their names joined by dots."""
     if isinstance(value, dict) and depth:
         for key, inner in value.items():
             if isinstance(key, str):

@@ -53,7 +53,7 @@ def read_content(path: str | os.PathLike) -> Any:
 
 
 def unwrap(checkpoint: Any) -> Any:
-    """What is within the ``state_dict``, ``model``, … of a checkpoint."""
+    """Return what is within the ``state_dict``, ``model``, … of a checkpoint."""
     for _ in range(DEPTH):
         if not isinstance(checkpoint, dict):
             break
@@ -66,7 +66,7 @@ def unwrap(checkpoint: Any) -> Any:
 
 
 def only_tensors(state: dict) -> dict[str, Tensor]:
-    """The entries that are dense tensors under a name."""
+    """Return the entries that are dense tensors under a name."""
     return {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
 
 
@@ -78,12 +78,12 @@ def strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors that :func:`read_checkpoint` gives."""
+    """Return the tensors that :func:`read_checkpoint` gives."""
     return read_checkpoint(path)[0]
 
 
 def _is_plain(value: Any) -> bool:
-    """A tensor of numbers in memory: not sparse, quantized or without storage."""
+    """Return a tensor of numbers in memory: not sparse, quantized or without storage."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

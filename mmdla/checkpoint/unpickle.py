@@ -173,7 +173,7 @@ def _import(module: str, name: str) -> Any:
 
 
 def restricted_pickle(largest: int | None = None) -> types.SimpleNamespace:
-    """What ``torch.load`` needs of a pickle module."""
+    """Return what ``torch.load`` needs of a pickle module."""
     ignored: set[str] = set()
     history = type('History', (History,), dict(made=[]))
     own = dict(largest=largest, ignored=ignored, history=history)

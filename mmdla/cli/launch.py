@@ -46,7 +46,7 @@ class Unresponsive(logging.Handler):
 
 @contextmanager
 def watch_unresponsive() -> Iterator[set[int]]:
-    """Their numbers, complete when torchrun has ended."""
+    """Yield their numbers, complete when torchrun has ended."""
     log, handler = logging.getLogger(multiprocessing.__name__), Unresponsive()
     log.addHandler(handler)
     try:
@@ -75,7 +75,7 @@ def first_failure(
 
 
 def describe(rank: int, failure: ProcessFailure, script: str) -> tuple[str, int]:
-    """What happened and what to do, and the exit code of the job."""
+    """Return what happened and what to do, and the exit code of the job."""
     who = f'rank {rank} (local rank {failure.local_rank}, process {failure.pid})'
     if failure.exitcode < 0:
         what = f'was killed by {failure.signal_name()}'
@@ -90,7 +90,7 @@ def describe(rank: int, failure: ProcessFailure, script: str) -> tuple[str, int]
 
 
 def describe_unresponsive(failures: Mapping[int, ProcessFailure], pids: Collection[int]) -> str:
-    """The processes that hung, which made the others give up."""
+    """Return the processes that hung, which made the others give up."""
     hung = [(rank, failure) for rank, failure in failures.items() if failure.pid in pids]
     return ''.join(
         f' Rank {rank} (local rank {failure.local_rank}, process {failure.pid}) had not ended 30 '

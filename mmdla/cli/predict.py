@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Work:
-    """What is done with the sources, and what came of it.
+    """Predictions for all sources, and those that failed.
 
     Args:
         predictor (Predictor): The model.

@@ -73,7 +73,7 @@ def uses_of(cfg: Config, loaders: Iterable[str]) -> list[Use]:
 
 
 def _use_of(dataset: dict) -> Use | None:
-    """What a data set of a config reads, or ``None`` if it does not read COCO's format."""
+    """Return what a data set of a config reads, or ``None`` if it does not read COCO's format."""
     from mmdet.datasets import CocoDataset
 
     kind = resolve_type(dataset['type'], DATASETS, 'mmdet')

@@ -155,7 +155,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def checkpoint_folder(work_dir: str, out_dir: str | None = None) -> Path:
-    """Where MMEngine's ``CheckpointHook`` puts the checkpoints of a run."""
+    """Return where MMEngine's ``CheckpointHook`` puts the checkpoints of a run."""
     if out_dir is None or str(out_dir) == work_dir:
         return Path(work_dir)
     return Path(out_dir, Path(work_dir).name)

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` adds to a config so that training can be interrupted and trusted."""
+"""Change a config so that training can be interrupted and trusted, as ``mmdla train`` does."""
 
 from collections.abc import Callable
 
@@ -121,7 +121,7 @@ def _add_hook(cfg: Config, key: str, name: str, kind: type) -> None:
 
 
 def _has_hook(cfg: Config, wanted: type) -> bool:
-    """Whether the config names such a hook, by name, by class or as an object."""
+    """Return whether the config names such a hook, by name, by class or as an object."""
     hooks = [*(cfg.get('custom_hooks') or []), *_default_hooks(cfg).values()]
     kinds = [
         resolve_type(hook.get('type'), HOOKS) if isinstance(hook, dict) else type(hook)

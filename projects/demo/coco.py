@@ -154,7 +154,7 @@ def check(photos: list[Photo], written: dict[str, dict]) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a data set is there that was converted by these rules, with all of its files."""
+    """Return whether a data set converted by these rules is there, with all of its files."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         sizes = {name: (folder / name).stat().st_size for name in manifest['files']}

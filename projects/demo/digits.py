@@ -59,7 +59,7 @@ def convert(wheel: Path, folder: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether all the pictures are there."""
+    """Return whether all the pictures are there."""
     return all(
         len(list((folder / part / str(label)).glob('*.png'))) == last - first
         for part, (first, last) in PARTS.items()

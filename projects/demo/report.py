@@ -1,4 +1,4 @@
-"""What the layer attention of the demo's model does: a page for the browser.
+"""Show what the layer attention of the demo's model does: a page for the browser.
 
 Trains the demo first, unless that is done.
 """
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def is_trained(work_dir: Path) -> bool:
-    """Whether a demo with layer attention has been trained there to its end."""
+    """Return whether a demo with layer attention has been trained there to its end."""
     results, last = work_dir / 'results.json', work_dir / 'run' / 'last_checkpoint'
     if not (results.is_file() and last.is_file() and Path(last.read_text().strip()).is_file()):
         return False
@@ -32,7 +32,7 @@ def is_trained(work_dir: Path) -> bool:
 
 
 def crowded_tiles(data: Path, photographs=NAMES) -> list[Path]:
-    """The held-out tiles with the most crowns, from every photograph."""
+    """Return the held-out tiles with the most crowns, from every photograph."""
     held_out = json.loads((data / 'annotations' / 'val.json').read_text())
     of_image = [annotation['image_id'] for annotation in held_out['annotations']]
     images = sorted(held_out['images'], key=lambda image: -of_image.count(image['id']))

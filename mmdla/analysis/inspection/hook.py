@@ -76,7 +76,7 @@ class LayerAttentionHook(Hook):
 
 
 def scalars(stages) -> dict[str, float]:
-    """The means of every quantity, e.g. ``'layer_attention/layer3/gates/block2'``.
+    """Return the means of every quantity, e.g. ``'layer_attention/layer3/gates/block2'``.
 
     For the weights between blocks, of which each row sums to 1, it is the weight that a block
     gives itself; for what is kept of the values, what is left of the first one's.

@@ -87,7 +87,7 @@ class ModelUnderTest:
 
     @torch.no_grad()
     def find(self, data: dict) -> list[Prediction]:
-        """What the model says, the surest first."""
+        """Return what the model says, the surest first."""
         if not self.is_detector:
             scores = self.model.test_step(copy.deepcopy(data))[0].pred_score
             top = scores.topk(min(TOP, len(scores)))

@@ -59,7 +59,7 @@ DOTS = ' Regular dots are the places where a detector samples the features of a 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at one picture has shown."""
+    """Results for one image."""
 
     path: Path
     picture: np.ndarray  # RGB (H, W, 3), as the network gets it
@@ -97,7 +97,7 @@ def look_at(subject: ModelUnderTest, path: Path, layers: Sequence[str]) -> Look:
 
 
 def make_page(subject: ModelUnderTest, looks: Sequence[Look], facts: dict[str, str]) -> Page:
-    """The page about some pictures.
+    """Return the page about some pictures.
 
     Args:
         subject (ModelUnderTest): The model.

@@ -16,19 +16,19 @@ COLORS = ('#ffb000', '#39d353', '#4cc9f0', '#ff5d8f', '#c77dff', '#f4f1de')
 
 
 def enlarge(picture: np.ndarray) -> np.ndarray:
-    """A picture of (H, W, 3), at least ``LONG_SIDE`` on its long side."""
+    """Return a picture of (H, W, 3), at least ``LONG_SIDE`` on its long side."""
     factor = max(1.0, LONG_SIDE / max(picture.shape[:2]))
     return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 def box_colors(found: Sequence[Prediction]) -> dict[str, str]:
-    """The colour of the boxes of every class, the class that was found most surely first."""
+    """Return the colour of the boxes of every class, the class that was found most surely first."""
     labels = dict.fromkeys(one.label for one in found)
     return dict(zip(labels, cycle(COLORS), strict=False))
 
 
 def draw_boxes(picture: np.ndarray, found: Sequence[Prediction]) -> np.ndarray:
-    """The enlarged picture with a box around each object, coloured by class."""
+    """Return the enlarged picture with a box around each object, coloured by class."""
     large = enlarge(picture)
     visualizer = Visualizer(image=large)
     colors = box_colors(found)
@@ -67,7 +67,7 @@ def overlay(
 
 
 def color_scale() -> np.ndarray:
-    """The colours of :func:`overlay` from nothing to the maximum, on a grey picture."""
+    """Return the colours of :func:`overlay` from nothing to the maximum, on a grey picture."""
     strength = np.linspace(0, 1, LONG_SIDE)[None].repeat(24, 0)  # (H, W)
     return _blend(np.full((*strength.shape, 1), 128.0), strength)
 

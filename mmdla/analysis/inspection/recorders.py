@@ -1,4 +1,4 @@
-"""How each family of layer attentions is observed: hooks on its submodules, during one pass.
+"""Observe each family of layer attentions: hooks on its submodules, during one pass.
 
 A query, a key and the calls of the recurrent unit are enough to compute everything else again,
 whichever path (reference, compiled kernels) made the maps.
@@ -77,12 +77,12 @@ class Recorder:
 
     @torch.no_grad()
     def finish(self) -> StageRecord:
-        """The record of the pass."""
+        """Return the record of the pass."""
         found = {name: _plain(value) for name, value in self.read().items()}
         return StageRecord(self.stage, type(self.attention).__name__, **found)
 
     def read(self) -> dict[str, Tensor]:
-        """The quantities of :class:`StageRecord` from what the hooks have collected."""
+        """Return the quantities of :class:`StageRecord` from what the hooks have collected."""
         raise NotImplementedError
 
     def unit(self, steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ RECORDERS: tuple[type[Recorder], ...] = (LightRecorder, BaseRecorder, DIARecorde
 
 
 def recorder_for(stage: str, attention: LayerAttention | None) -> Recorder | None:
-    """What observes this attention, or ``None`` if it has nothing to show."""
+    """Return what observes this attention, or ``None`` if it has nothing to show."""
     for recorder in RECORDERS:
         if isinstance(attention, recorder.attentions):
             return recorder(stage, attention)

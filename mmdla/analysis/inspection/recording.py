@@ -101,7 +101,7 @@ def find_backbone(model: nn.Module, backbone: str | nn.Module | None = None) -> 
 
 
 def _name_in(names: Sequence[str], wanted: str) -> str:
-    """The backbone of that name, or the only one in the part of that name."""
+    """Return the backbone of that name, or the only one in the part of that name."""
     inside = [name for name in names if name == wanted or name.startswith(f'{wanted}.')]
     if len(inside) != 1:
         raise ValueError(
@@ -112,7 +112,7 @@ def _name_in(names: Sequence[str], wanted: str) -> str:
 
 
 def make_recorders(backbone: DLAResNet) -> list[Recorder]:
-    """What observes the stages of a backbone.
+    """Return what observes the stages of a backbone.
 
     Raises:
         ValueError: Its attention has no weights, gates or context to show.

@@ -1,4 +1,4 @@
-"""What is recorded of a stage, as tensors and as the few numbers that figures and files show.
+"""Records of a stage, as tensors and as the few numbers that figures and files show.
 
 ``B`` pictures, ``L`` blocks, ``C`` channels; every tensor is detached and on the CPU.
 """
@@ -15,7 +15,7 @@ PER_STAGE = ('lambdas',)  # parameters; everything else is there for every pictu
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What the layer attention of one stage did. What an attention does not have is ``None``.
+    """Record of the layer attention of one stage. What an attention does not have is ``None``.
 
     Args:
         stage (str): Name of the stage in the backbone, e.g. ``'layer3'``.

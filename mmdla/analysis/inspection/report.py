@@ -120,7 +120,7 @@ class Report:
     terms: dict[str, str] = field(default_factory=dict)
 
     def html(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         body = [f'<h1>{escape(self.title)}</h1>', *_paragraphs(self.intro)]
         body += [f'<div class="facts">{escape(line)}</div>' for line in self.facts]
         if self.terms:
