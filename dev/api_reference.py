@@ -1,4 +1,7 @@
-"""Write docs/api.md from the docstrings of what mmdla offers."""
+"""Write docs/api.md from the docstrings of what mmdla offers.
+
+Not left to mkdocstrings, whose pages are on the site alone: this one is read in the repository too.
+"""
 
 import argparse
 import importlib

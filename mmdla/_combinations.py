@@ -119,6 +119,10 @@ def before(installed: dict[str, str], name: str, last: str) -> bool:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Leading numbers of a version: ``'2.11.0+cpu'`` is (2, 11, 0)."""
+    """Return the leading numbers of a version: ``'2.11.0+cpu'`` is (2, 11, 0).
+
+    ``packaging.version`` may not be installed yet, and takes the ``2.6.0a0`` of NVIDIA's containers
+    for a version before 2.6.
+    """
     match = re.match(r'\d+(\.\d+)*', text)
     return tuple(map(int, match[0].split('.'))) if match else ()

@@ -1,4 +1,7 @@
-"""Predictions of a trained model for pictures, drawn and as plain data."""
+"""Predictions of a trained model for pictures, drawn and as plain data.
+
+The inferencers of the hosts accept weights that do not fit, and stop at the first damaged image.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,8 @@
-"""An unpickler that builds tensors and plain data, and puts placeholders for everything else."""
+"""An unpickler that builds tensors and plain data, and puts placeholders for everything else.
+
+``torch.load(weights_only=True)`` refuses a file for a single object that it does not know, and
+could be made to run code before PyTorch 2.6; this one reads the weights beside such objects.
+"""
 
 import collections
 import importlib

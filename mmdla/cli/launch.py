@@ -2,8 +2,10 @@
 
     python tools/launch.py [options of torchrun] SCRIPT [arguments of the script]
 
-Does what torchrun does: a process that dies ends the whole job. dist_train.sh and dist_test.sh
-start it.
+Does what torchrun does: a process that dies ends the job. dist_train.sh and dist_test.sh start it.
+
+The ``record`` of torch.distributed.elastic is not enough: it keeps what a process has raised, while
+one that is killed by a signal, or hangs until torchrun kills it, raises nothing.
 """
 
 import logging

@@ -54,7 +54,10 @@ def test_wheel_has_mim_files_and_requires_nothing(source, tmp_path):
     configs = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')]
     assert configs and {f'mmdla/.mim/{name}' for name in configs} <= set(names)
     index = {'mmdla/.mim/model-index.yml', 'mmdla/.mim/configs/metafile.yml'}
-    assert index | {'mmdla/.mim/tools/dist_train.sh'} <= set(names)
+    assert index | {
+        'mmdla/.mim/tools/dist_train.sh',
+        'mmdla/analysis/inspection/report.html',
+    } <= set(names)
     kernels = [path.relative_to(ROOT).as_posix() for path in ROOT.glob('mmdla/ops/csrc/*')]
     assert kernels and {'mmdla/py.typed', 'mmdla_command/py.typed', *kernels} <= set(names)
     assert any(re.fullmatch(r'mmdla-.*/licenses/LICENSE', name) for name in names)
