@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_nothing_is_imported_from_above(path):
     for other in set(imported_rooms(path)) & FLOOR.keys():
         allowed = FLOOR[other] < FLOOR[room] or other == room or other in WITHIN.get(room, ())
         assert allowed, f'{room} imports {other}, which is above it'
+
+
+def test_contributing_draws_the_rooms():
+    text = (ROOT.parent / 'CONTRIBUTING.md').read_text().partition('## Where what is')[2]
+    drawn = re.findall(r'^ (\w+)(?=  )', text.split('```')[1], re.M)
+    floors = [FLOOR[room] for room in drawn]
+    assert floors == sorted(floors, reverse=True)
+    folders = {room for room in FLOOR if (ROOT / room).is_dir()}
+    assert folders <= {*drawn, 'utils'}  # which has old names alone
 
 
 def test_every_room_has_a_floor():
