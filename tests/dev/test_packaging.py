@@ -1,5 +1,7 @@
 """What an installed mmdla carries, and what it asks for."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,11 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fixtures import DINER
 from packaging.requirements import Requirement
 from test_mmcv_wheel import ROOT, stacks
 
 import mmdla
 from mmdla import _dependencies
+from mmdla.ops import extension
 
 PACKAGE = (
     'mmdla', 'mmdla_command', 'configs', 'tools', 'requirements', 'model-index.yml', 'setup.py',
@@ -79,6 +83,46 @@ def test_sdist_has_what_the_wheel_is_made_of(source, tmp_path):
     assert {'CHANGELOG.md', 'SECURITY.md', 'mmdla/ops/csrc/library.cpp'} <= names
     assert {'LICENSE', 'CITATION.cff', 'requirements/onedl-mmcv.txt'} <= names
     assert not any(name.startswith(('mmdla/.mim', 'tests')) for name in names)
+
+
+@pytest.fixture(scope='module')
+def installed(source, tmp_path_factory):
+    """``installed(*argv)`` runs the command of an unpacked wheel, outside the clone."""
+    site, folder = (tmp_path_factory.mktemp(name) for name in ('site', 'elsewhere'))
+    with zipfile.ZipFile(build('build_wheel', source, tmp_path_factory.mktemp('wheel'))) as archive:
+        archive.extractall(site)
+    code = f"""
+import sys
+import mmdla, mmdla_command.main as command
+assert mmdla.__file__.startswith({str(site)!r}) and command.__file__.startswith({str(site)!r})
+sys.exit(command.main())
+"""
+
+    def run(*argv):
+        return subprocess.run(
+            [sys.executable, '-c', code, *map(str, argv)],
+            cwd=folder,
+            env={**os.environ, 'PYTHONPATH': str(site)},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_wheel_builds_the_kernels(installed):
+    """From its own sources; they are those of the clone, so that builds are shared."""
+    result = installed('build')
+    assert result.returncode == 0, result.stderr
+    assert extension.Kernels().name in result.stdout
+
+
+def test_wheel_predicts_and_knows_its_configs(installed, small_config, checkpoint, tmp_path):
+    names = installed('configs').stdout.split()
+    assert names == sorted(path.stem for path in ROOT.glob('configs/*.py'))
+    result = installed('predict', small_config, checkpoint, DINER / 'photo.jpg', '--out', tmp_path / 'found')
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads((tmp_path / 'found/predictions.json').read_text())['results']) == 1
 
 
 @pytest.mark.parametrize('before', ['nothing', 'folder', 'dangling link'])
