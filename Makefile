@@ -21,13 +21,13 @@ help:
 	@echo 'make clean   remove the environments and work_dirs; the built mmcv stays in the cache'
 
 setup:
-	@$(PYTHON) tools/setup/bootstrap.py
+	@$(PYTHON) dev/setup/bootstrap.py
 
 demo: setup
-	@$(VENV_PYTHON) tools/demo/run.py
+	@$(VENV_PYTHON) projects/demo/run.py
 
 report: setup
-	@$(VENV_PYTHON) tools/demo/report.py
+	@$(VENV_PYTHON) projects/demo/report.py
 
 test: lint
 	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile
@@ -42,7 +42,7 @@ format: setup
 	@$(VENV_PYTHON) -m ruff format .
 
 setup-openmmlab:
-	@$(PYTHON) tools/setup/bootstrap.py openmmlab
+	@$(PYTHON) dev/setup/bootstrap.py openmmlab
 
 test-openmmlab: setup-openmmlab
 	@.venv-openmmlab/bin/python -m pytest -n auto --dist loadfile
@@ -57,10 +57,10 @@ docs: .venv-docs/made
 	@.venv-docs/bin/mkdocs build --strict --quiet
 
 lock: .venv-maintain/made
-	@.venv-maintain/bin/python tools/setup/lock.py $(LOCK_OPTIONS)
+	@.venv-maintain/bin/python dev/setup/lock.py $(LOCK_OPTIONS)
 
 audit: .venv-maintain/made
-	@.venv-maintain/bin/python tools/setup/audit.py
+	@.venv-maintain/bin/python dev/setup/audit.py
 
 clean:
 	rm -rf .venv .venv-openmmlab .venv-maintain .venv-docs work_dirs site

@@ -10,9 +10,9 @@ from .version import __version__
 check_dependencies()
 
 from ._hosts import find_installed_hosts  # noqa: E402 - after the check, which says what to install
+from .analysis.inspection import LayerAttentionHook, record  # noqa: E402
 from .apis.fold import fold_for_inference  # noqa: E402
 from .engine import AtomicCheckpointHook, EpochSeedHook, FiniteLossHook  # noqa: E402
-from .inspection import LayerAttentionHook, record  # noqa: E402
 from .models import *  # noqa: E402, F403
 from .models import __all__ as _models  # noqa: E402
 from .utils import find_moved_modules  # noqa: E402

@@ -49,14 +49,14 @@ def check_combinations() -> None:
 
 
 def has_operations() -> bool:
-    """Whether the mmcv that would be imported has its compiled operations; True without mmcv."""
+    """Return whether the mmcv of this environment has compiled operations; True without mmcv."""
     spec = find_spec('mmcv')
     folders = spec.submodule_search_locations if spec else None
     return not folders or any(any(Path(folder).glob('_ext*')) for folder in folders)
 
 
 def installed_version(name: str) -> str | None:
-    """What pip knows of a distribution."""
+    """Return what pip knows of a distribution."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -109,16 +109,20 @@ def find_troubles(installed: dict[str, str]) -> tuple[list[str], list[str]]:
 
 
 def since(installed: dict[str, str], name: str, first: str) -> bool:
-    """Whether a distribution is there in version ``first`` or later."""
+    """Return whether a distribution is there in version ``first`` or later."""
     return name in installed and numbers(installed[name]) >= numbers(first)
 
 
 def before(installed: dict[str, str], name: str, last: str) -> bool:
-    """Whether a distribution is there in a version before ``last``."""
+    """Return whether a distribution is there in a version before ``last``."""
     return name in installed and numbers(installed[name]) < numbers(last)
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Leading numbers of a version: ``'2.11.0+cpu'`` is (2, 11, 0)."""
+    """Return the leading numbers of a version: ``'2.11.0+cpu'`` is (2, 11, 0).
+
+    ``packaging.version`` may not be installed yet, and takes the ``2.6.0a0`` of NVIDIA's containers
+    for a version before 2.6.
+    """
     match = re.match(r'\d+(\.\d+)*', text)
     return tuple(map(int, match[0].split('.'))) if match else ()

@@ -1,4 +1,4 @@
-"""What has to be there before the package can be imported."""
+"""Check what has to be there before the package can be imported."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files that are there complete or not at all."""
 
 import errno
 import os
@@ -18,15 +18,15 @@ CANNOT_SYNC = (
 
 
 @contextmanager
-def written_whole(target: Path, durable: bool = False) -> Iterator[Path]:
-    """Gives the path to write to; what is there at the end becomes ``target``.
+def atomic_write(target: Path, durable: bool = False) -> Iterator[Path]:
+    """Give the path to write to; what is there at the end becomes ``target``.
 
     The path has the suffix of ``target``, which tells some writers the format. After an error
     nothing is left of it, and an earlier ``target`` is as it was.
 
     Args:
         target (Path): The file.
-        durable (bool): Wait until the content is on the disk, so that ``target`` is whole after a
+        durable (bool): Wait until the content is on the disk, so that ``target`` is valid after a
             crash of the machine too. Default: False.
     """
     part = part_of(target)
@@ -42,7 +42,7 @@ def written_whole(target: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def part_of(target: Path) -> Path:
-    """The name under which a file is written; a process that is killed leaves it behind."""
+    """Return the name under which a file is written; a process that is killed leaves it behind."""
     return target.with_name(f'{target.stem}.part{target.suffix}')
 
 
@@ -80,6 +80,6 @@ def explain_full_disk(folder: str | os.PathLike) -> Iterator[None]:
             raise
         raise TrainingError(
             f'{error.filename or folder} could not be written ({error.strerror}). The checkpoints '
-            f'of before in {folder} are whole: make room and go on from the last one with --resume '
+            f'of before in {folder} are valid: make room and go on from the last one with --resume '
             '(resume=True in the config)'
         ) from error

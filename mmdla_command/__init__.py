@@ -2,5 +2,5 @@
 
 Modules here import the standard library alone, so that ``mmdla --help`` answers at once and
 ``mmdla install-mmcv`` runs in an environment in which ``import mmdla`` still fails. Everything
-else is done by the scripts in ``tools``, which an installed package carries in ``mmdla/.mim``.
+else is done by ``mmdla.cli``, which the scripts in ``tools`` call too.
 """

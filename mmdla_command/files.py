@@ -1,4 +1,4 @@
-"""Where the shipped configs and tools lie: in the clone, or in the installed package."""
+"""Where the shipped configs and locks lie: in the clone, or in the installed package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PARENT = Path(__file__).resolve().parents[1]  # the clone, or site-packages
 
 
 def home(parent: Path = PARENT) -> Path:
-    """Return the folder that holds ``configs`` and ``tools``.
+    """Return the folder that holds ``configs`` and ``requirements``.
 
     Args:
         parent (Path): Folder of the packages ``mmdla`` and ``mmdla_command``.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from importlib.machinery import SourceFileLoader
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .files import home
 from .versions import table
 
 
@@ -19,8 +16,8 @@ class Command(NamedTuple):
 
     Args:
         help (str): What it does, in a line.
-        target (str): ``'package.module'`` with a function ``main(argv) -> int``, or the file of a
-            script in ``tools``.
+        target (str): Module with a function ``main(argv)`` that returns the exit code; those of
+            ``mmdla.cli`` return nothing and raise what ``mmdla.cli.command_line.run`` reports.
     """
 
     help: str
@@ -28,15 +25,17 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    'train': Command('train a detector or a classifier', 'train.py'),
-    'test': Command('evaluate a checkpoint', 'test.py'),
-    'predict': Command('predict for images, folders and videos', 'predict.py'),
-    'export': Command('export to ONNX or torch.export', 'export_onnx.py'),
-    'look-inside': Command('show what the attention of a model does', 'look_inside.py'),
-    'benchmark': Command('time and memory beside the plain ResNet', 'benchmark.py'),
-    'get-flops': Command('count parameters and multiply-adds', 'get_flops.py'),
-    'check-data': Command('check annotations and images', 'check_data.py'),
-    'convert-checkpoint': Command('convert the authors\' checkpoints', 'convert_checkpoint.py'),
+    'train': Command('train a detector or a classifier', 'mmdla.cli.train'),
+    'test': Command('evaluate a checkpoint', 'mmdla.cli.test'),
+    'predict': Command('predict for images, folders and videos', 'mmdla.cli.predict'),
+    'export': Command('export to ONNX or torch.export', 'mmdla.cli.export'),
+    'look-inside': Command('show what the attention of a model does', 'mmdla.cli.look_inside'),
+    'benchmark': Command('time and memory beside the plain ResNet', 'mmdla.cli.benchmark'),
+    'get-flops': Command('count parameters and multiply-adds', 'mmdla.cli.get_flops'),
+    'check-data': Command('check annotations and images', 'mmdla.cli.check_data'),
+    'convert-checkpoint': Command(
+        "convert the authors' checkpoints", 'mmdla.cli.convert_checkpoint'
+    ),
     'configs': Command('list the shipped configs, copy one', 'mmdla_command.configs'),
     'build': Command('compile the CPU kernels', 'mmdla.ops.build'),
     'install-mmcv': Command(
@@ -85,9 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     target = COMMANDS[name].target
     try:
-        if target.endswith('.py'):
-            return _run_script(name, target, rest)
-        return importlib.import_module(target).main(rest) or 0
+        module = importlib.import_module(target)
+        if target.startswith('mmdla.cli.'):
+            return _run_tool(name, module.main, rest)
+        return module.main(rest) or 0
     except ImportError as error:
         if error.name != 'mmdla':
             raise
@@ -95,20 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _run_script(name: str, file: str, argv: list[str]) -> int:
-    """Run the function ``main`` of a script of ``tools``, under the name of the subcommand."""
-    from mmdla.cli.command_line import run  # says what to install if something is missing
+def _run_tool(name: str, main: Callable[[Sequence[str]], Any], argv: list[str]) -> int:
+    """Run a tool of ``mmdla.cli`` under the name of the subcommand."""
+    from mmdla.cli.command_line import run
 
-    path = home() / 'tools' / file
-    module_name = f'mmdla_tools_{path.stem}'
-    loader = SourceFileLoader(module_name, str(path))
-    spec = importlib.util.spec_from_loader(module_name, loader, is_package=False)
-    assert spec is not None  # there is a loader
-    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
     before = sys.argv[0]
     sys.argv[0] = f'mmdla {name}'  # what argparse calls the program
     try:
-        return run(module.main, argv)
+        return run(main, argv)
     finally:
         sys.argv[0] = before

@@ -29,7 +29,7 @@ class BuildError(RuntimeError):
 
 
 class Build(NamedTuple):
-    """What is compiled, for which environment.
+    """A wheel to compile, and the environment for which.
 
     Args:
         distribution (str): ``'onedl-mmcv'`` or ``'mmcv'``.
@@ -55,7 +55,7 @@ class Build(NamedTuple):
 
 
 def with_cuda() -> bool:
-    """Whether CUDA ops are compiled too, which needs nvcc of PyTorch's own CUDA version."""
+    """Return whether CUDA ops are compiled too, which needs nvcc of PyTorch's own CUDA version."""
     return os.environ.get('MMDLA_CUDA') == '1'
 
 
@@ -80,7 +80,7 @@ def cached(build: Build, version_info) -> Path | None:
 
 
 def is_valid(wheel: Path) -> bool:
-    """Whether a wheel can be read to its end and holds the compiled operations."""
+    """Return whether a wheel can be read to its end and holds the compiled operations."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()

@@ -20,6 +20,14 @@ from hypothesis import HealthCheck, Phase, settings
 from left_out import left_out_here, reason_for
 from mmengine.config import config as mmengine_config
 from mmengine.registry import DefaultScope
+from small_runs import (  # noqa: F401
+    checkpoint,
+    cli,
+    own_coco,
+    small_config,
+    small_run,
+    two_stage,
+)
 from yapf.yapflib import yapf_api
 
 # Property tests: the same few cases in every run of the suite, many random ones by

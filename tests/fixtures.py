@@ -34,12 +34,15 @@ def repo() -> Path:
 
 @pytest.fixture(scope='session')
 def tool():
-    """``tool('train')`` is the ``main`` function of ``tools/train.py``, to be called repeatedly."""
+    """``tool('train')`` is the ``main`` of ``tools/train.py`` or ``dev/train.py``, for many calls."""
 
     def load(name: str):
         module_name = f'mmdla_tools_{name}'
         if module_name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(module_name, REPO / f'tools/{name}.py')
+            (path,) = (
+                p for room in ('tools', 'dev') if (p := REPO / room / f'{name}.py').is_file()
+            )
+            spec = importlib.util.spec_from_file_location(module_name, path)
             sys.modules[module_name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[module_name])
         forget_visualizers(Visualizer)

@@ -20,13 +20,13 @@ LEFT_OUT = (
         '2.6',
         (
             'tests/models/test_attentions.py::test_exported',
-            'tests/tools/test_export_onnx.py::test_torch_export',
-            'tests/tools/test_export_onnx.py::test_classifier',
-            'tests/tools/test_export_onnx.py::test_dense_detector',
-            'tests/tools/test_export_onnx.py::test_check_finds_a_difference',
-            'tests/tools/test_export_onnx.py::test_bad_input[argv7-cannot be read as a picture]',
+            'tests/cli/test_export.py::test_torch_export',
+            'tests/cli/test_export.py::test_classifier',
+            'tests/cli/test_export.py::test_dense_detector',
+            'tests/cli/test_export.py::test_check_finds_a_difference',
+            'tests/cli/test_export.py::test_bad_input[argv7-cannot be read as a picture]',
             *(
-                f'tests/tools/test_export_onnx.py::test_backbone[{kind}-dynamo]'
+                f'tests/cli/test_export.py::test_backbone[{kind}-dynamo]'
                 for kind in ('DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None)
             ),
         ),

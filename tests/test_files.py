@@ -1,4 +1,4 @@
-"""Files are there whole and on the disk, and drives that cannot be synced are no obstacle."""
+"""Files are there complete and on the disk, also on drives that cannot be synced."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from mmdla.engine.atomic_checkpoint import AtomicLocalBackend
-from mmdla.files import written_whole
+from mmdla.files import atomic_write
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, synced):
 
 
 def test_other_files_are_not_waited_for(tmp_path, synced):
-    with written_whole(tmp_path / 'a.json') as part:
+    with atomic_write(tmp_path / 'a.json') as part:
         part.write_text('{}')
     assert [kind for kind, *_ in synced[0]] == ['rename']
 

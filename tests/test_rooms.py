@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
+from mmengine.registry import HOOKS
 
 import mmdla
 from mmdla.utils import MOVED
@@ -12,7 +14,7 @@ from mmdla.utils import MOVED
 ROOT = Path(mmdla.__file__).parent
 # from the bottom; rooms of one line do not import each other. CONTRIBUTING.md has the picture.
 FLOORS = [
-    ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies'],
+    ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies', '_hosts'],
     ['ops'],
     ['checkpoint'],
     ['models'],
@@ -20,10 +22,9 @@ FLOORS = [
     ['datasets'],
     ['apis'],
     ['analysis'],
-    ['inspection'],
     ['reproduce'],
     ['cli'],
-    ['utils'],
+    ['utils', '__main__'],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WITHIN = {'files': ['errors'], '_dependencies': ['_combinations']}
@@ -62,6 +63,15 @@ def test_nothing_is_imported_from_above(path):
         assert allowed, f'{room} imports {other}, which is above it'
 
 
+def test_contributing_draws_the_rooms():
+    text = (ROOT.parent / 'CONTRIBUTING.md').read_text().partition('## Where what is')[2]
+    drawn = re.findall(r'^ (\w+)(?=  )', text.split('```')[1], re.M)
+    floors = [FLOOR[room] for room in drawn]
+    assert floors == sorted(floors, reverse=True)
+    folders = {room for room in FLOOR if (ROOT / room).is_dir()}
+    assert folders <= {*drawn, 'utils'}  # which has old names alone
+
+
 def test_every_room_has_a_floor():
     assert {room_of(path) for path in FILES} - {'.mim'} == set(FLOOR)
 
@@ -71,3 +81,14 @@ def test_moved_names_are_the_same_module(old):
     module = importlib.import_module(old)
     assert module is importlib.import_module(MOVED[old])
     assert module.__spec__.name == MOVED[old]
+
+
+def test_saved_configs_find_what_moved_with_its_package():
+    """Also a class that a config in pure Python names by its module."""
+    for name in ('mmdla.inspection.LayerAttentionHook', 'mmdla.inspection.hook.LayerAttentionHook'):
+        assert HOOKS.get(name) is mmdla.LayerAttentionHook
+    assert importlib.import_module('mmdla.inspection.records') is importlib.import_module(
+        'mmdla.analysis.inspection.records'
+    )
+    with pytest.raises(ModuleNotFoundError, match=r'inspection\.nothing'):
+        importlib.import_module('mmdla.inspection.nothing')

@@ -1,4 +1,4 @@
-# 5,000 handwritten digits (tools/demo/digits.py fetches them): 1,000 to train on, 4,000 held out.
+# 5,000 handwritten digits, fetched by projects/demo/digits.py: 1,000 to train on, 4,000 held out.
 _base_ = ['mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
 

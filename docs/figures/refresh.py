@@ -1,7 +1,7 @@
 """Measure what DLA-B's refreshes leave of old values, before and after training on the digits.
 
 ``python docs/figures/refresh.py --depths 56 110`` prints the table of docs/reliability.md and draws
-docs/figures/refresh.svg. It needs the digits (``python tools/demo/digits.py``).
+docs/figures/refresh.svg. It needs the digits (``python projects/demo/digits.py``).
 """
 
 import argparse

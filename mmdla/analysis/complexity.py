@@ -27,7 +27,7 @@ class Complexity(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What a part of a model, or its layer attention, has of parameters and multiply-adds."""
+    """Parameters and multiply-adds of a part of a model, or of its layer attention."""
 
     name: str
     parameters: int
@@ -75,7 +75,7 @@ def measure_shares(
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
-    """The model of a config, without memory for its parameters."""
+    """Return the model of a config, without memory for its parameters."""
     model_cfg = deepcopy(cfg.model)
     model_cfg.pop('data_preprocessor', None)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -108,7 +108,7 @@ def count_macs(model: nn.Module, forward: Callable[[Tensor], object], size: tupl
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers the parameters of a module are."""
+    """Return how many numbers the parameters of a module are."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -1,4 +1,4 @@
-"""Counting the multiply-adds of what runs, of all of it and of parts."""
+"""Count the multiply-adds of what runs, of all of it and of parts."""
 
 from collections import Counter
 from contextlib import AbstractContextManager, ExitStack
@@ -12,10 +12,11 @@ ATTENTION = 'layer attention'
 
 
 class MacCounter(AbstractContextManager):
-    """Counts while it is open: ``with MacCounter(model) as counter: model(x)``.
+    """Count while it is open: ``with MacCounter(model) as counter: model(x)``.
 
     PyTorch's counter sees convolutions and matrix products; the sums over blocks of the layer
-    attentions are added to it.
+    attentions are added to it. Its own counts by module are not used: it names what is called by
+    itself, as the parts of a detector are, after the class, so that two heads would be one.
 
     Args:
         model (nn.Module): What runs, or what the modules that run are part of.

@@ -1,1 +1,1 @@
-"""What is done with a trained model: prediction, export, folding for inference, the model zoo."""
+"""Use of a trained model: prediction, export, folding for inference, the model zoo."""

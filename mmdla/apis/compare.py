@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 
 class Difference(NamedTuple):
-    """How far the outputs for one batch are apart.
+    """Differences between the outputs for one batch.
 
     Attributes:
         shape (tuple[int]): Of the batch.

@@ -1,4 +1,4 @@
-"""What of a model is exported, and how: ONNX by two exporters, and PyTorch's own export.
+"""Export parts of a model: to ONNX by two exporters, and by PyTorch's own export.
 
 MMDetection's post-processing (proposals, box decoding, suppression) works on lists and calls
 compiled operators of mmcv, which no exporter knows. So a graph ends where tensors of fixed meaning
@@ -27,7 +27,7 @@ EXAMPLE = (192, 256)  # height, width of the pictures that are traced
 
 
 class Part(nn.Module):
-    """What is exported: images to a flat tuple of tensors.
+    """Module that is exported: images to a flat tuple of tensors.
 
     Args:
         model (nn.Module): A detector or classifier of the host libraries, in eval mode.
@@ -88,7 +88,7 @@ def exportable_parts(model: nn.Module) -> list[str]:
 
 
 def _head(model: nn.Module) -> nn.Module | None:
-    """The head of a classifier, or the dense head of a detector."""
+    """Return the head of a classifier, or the dense head of a detector."""
     return getattr(model, 'bbox_head', None) or getattr(model, 'head', None)
 
 
@@ -168,7 +168,7 @@ def complete(path: Path, cfg: Config, model: nn.Module) -> None:
 
 
 def properties(cfg: Config, model: nn.Module) -> dict[str, str]:
-    """What the input of the model must be made with, as JSON values by name."""
+    """Return what the input of the model must be made with, as JSON values by name."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     to_rgb = preprocessor.get('bgr_to_rgb', preprocessor.get('to_rgb', False))
     values = dict(

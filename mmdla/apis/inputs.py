@@ -12,14 +12,14 @@ from PIL import Image, UnidentifiedImageError
 
 from mmdla.errors import InputError
 
-PICTURES = {
+IMAGE_SUFFIXES = {
     '.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp',
 }  # fmt: skip
 VIDEOS = {'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
 # beside those that Python knows everywhere
 OTHER_MEDIA = {'.3gp', '.avif', '.dng', '.flv', '.heic', '.heif', '.jp2', '.mts', '.tga'}
-GRAPHICS = PICTURES - {'.gif', '.pgm', '.ppm'}  # formats that images are also written in
-SUFFIXES = f'{", ".join(sorted(PICTURES))} (of a GIF its first frame)'
+GRAPHICS = IMAGE_SUFFIXES - {'.gif', '.pgm', '.ppm'}  # formats that images are also written in
+SUFFIXES = f'{", ".join(sorted(IMAGE_SUFFIXES))} (of a GIF its first frame)'
 VIDEO_SUFFIXES = ', '.join(sorted(VIDEOS))
 
 
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 def find_sources(inputs: Sequence[Path], written: Path) -> list[Source]:
-    """The files of a command line, and all pictures and videos in the folders of it.
+    """Return the files of a command line, and all pictures and videos in the folders of it.
 
     Args:
         inputs (Sequence[Path]): Files and folders.
@@ -69,7 +69,7 @@ def find_left_out(inputs: Sequence[Path], written: Path) -> list[tuple[Path, str
         inputs (Sequence[Path]): Files and folders.
         written (Path): Folder of the results.
     """
-    known, folders = PICTURES | VIDEOS, [given for given in inputs if given.is_dir()]
+    known, folders = IMAGE_SUFFIXES | VIDEOS, [given for given in inputs if given.is_dir()]
     return [
         (path, f'files with the suffix {path.suffix} are not read')
         for given in folders
@@ -86,7 +86,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _inside(folder: Path, written: Path) -> Iterator[Path]:
-    """All files in a folder but the hidden ones and the results."""
+    """Yield all files in a folder but the hidden ones and the results."""
     for path in sorted(folder.rglob('*')):
         if (
             path.is_file()
@@ -103,7 +103,7 @@ def _files(given: Path, written: Path) -> Iterator[tuple[Path, Path]]:
             raise InputError(f'{given} is in {written}, where the results are written')
         yield given, Path(given.name)
         return
-    known = PICTURES | VIDEOS
+    known = IMAGE_SUFFIXES | VIDEOS
     found = [path for path in _inside(given, written) if path.suffix.lower() in known]
     if not found:
         raise InputError(
@@ -126,11 +126,11 @@ def _target(name: Path, suffix: str, taken: set[str]) -> str:
     return target
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """A picture as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
+def read_image(path: Path) -> np.ndarray:
+    """Return a picture as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
 
     Raises:
-        UnreadableError: There is no such file, or it is no whole picture.
+        UnreadableError: There is no such file, or it is no complete image.
     """
     try:
         content = path.read_bytes()
@@ -143,7 +143,7 @@ def read_picture(path: Path) -> np.ndarray:
     picture = mmcv.imfrombytes(content)
     if picture is None:
         raise UnreadableError('no image, or a damaged one')
-    _check_whole(content)
+    _check_complete(content)
     return picture
 
 
@@ -155,7 +155,7 @@ def _first_frame(content: bytes) -> np.ndarray:
         raise UnreadableError(f'a damaged image ({error})') from error
 
 
-def _check_whole(content: bytes) -> None:
+def _check_complete(content: bytes) -> None:
     """OpenCV fills up with grey what is missing of a picture; Pillow tells."""
     try:
         with Image.open(io.BytesIO(content)) as picture:

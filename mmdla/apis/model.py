@@ -31,7 +31,7 @@ def task_of(cfg: Config) -> str:
 
 
 def check_device(name: str | None) -> torch.device:
-    """The device of that name, by default a GPU where there is one.
+    """Return the device of that name, by default a GPU where there is one.
 
     Raises:
         InputError: There is no such device.
@@ -65,7 +65,7 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, as it starts training.
+    """Return the model of a config, as it starts training.
 
     Raises:
         InputError: It is neither a detector nor a classifier, or its library is not installed.

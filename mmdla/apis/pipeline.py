@@ -16,7 +16,7 @@ from mmdla.errors import InputError
 NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 
 
-class PicturePipeline:
+class ImagePipeline:
     """The test pipeline of a config, for pictures that have been read.
 
     Args:
@@ -64,7 +64,7 @@ def _of_size(size: tuple[int, int], reason: str) -> str:
 
 
 def test_dataset(cfg: Config) -> dict:
-    """The test data set, the first one inside of ``ConcatDataset``, ``RepeatDataset`` and such."""
+    """Return the test data set, the first one inside of ``ConcatDataset`` and the like."""
     dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while inner := dataset.get('datasets') or dataset.get('dataset'):
         dataset = inner[0] if isinstance(inner, (list, tuple)) else inner

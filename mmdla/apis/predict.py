@@ -1,4 +1,7 @@
-"""Predictions of a trained model for pictures, drawn and as plain data."""
+"""Predictions of a trained model for pictures, drawn and as plain data.
+
+The inferencers of the hosts accept weights that do not fit, and stop at the first damaged image.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +16,7 @@ from mmengine.structures import BaseDataElement
 
 from mmdla.apis.inputs import UnreadableError
 from mmdla.apis.model import load_model, task_of
-from mmdla.apis.pipeline import PicturePipeline
+from mmdla.apis.pipeline import ImagePipeline
 
 VISUALIZER_TYPES = dict(detection='DetLocalVisualizer', classification='UniversalVisualizer')
 TOP = 5  # classes that are listed for a picture
@@ -40,7 +43,7 @@ class Predictor:
         self.score_thr = score_thr
         self.model = load_model(cfg, checkpoint, device)
         self.meta = self.model.dataset_meta
-        self.pipeline = PicturePipeline(cfg)
+        self.pipeline = ImagePipeline(cfg)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             drawing = dict(cfg.get('visualizer') or dict(type=VISUALIZER_TYPES[self.task]))
             drawing.update(name='predictions', vis_backends=None)
@@ -77,7 +80,7 @@ class Predictor:
         return self.model.test_step(pseudo_collate(data))
 
     def draw(self, picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """The picture with boxes and masks, or with its class; (H, W, 3), BGR."""
+        """Return the picture with boxes and masks, or with its class; (H, W, 3), BGR."""
         rgb = mmcv.bgr2rgb(picture)
         if self.task == 'detection':
             self.visualizer.add_datasample(

@@ -10,14 +10,14 @@ import numpy as np
 
 from mmdla.apis.inputs import UnreadableError
 from mmdla.errors import InputError
-from mmdla.files import written_whole
+from mmdla.files import atomic_write
 
 FOURCC = 'mp4v'  # OpenCV's wheels can write it everywhere
 DEFAULT_FPS = 25.0  # of videos that do not say
 
 
 def open_video(path: Path) -> mmcv.VideoReader:
-    """A video whose frames can be iterated over, (H, W, 3), BGR.
+    """Return a video whose frames can be iterated over, (H, W, 3), BGR.
 
     Raises:
         UnreadableError: There is no such file, or it is no video that OpenCV can read.
@@ -50,8 +50,8 @@ class VideoWriter:
 
 @contextmanager
 def video_writer(path: Path, fps: float) -> Iterator[VideoWriter]:
-    """A writer whose file is there only when all frames have been written."""
-    with written_whole(path) as part:
+    """Yield a writer whose file is there only when all frames have been written."""
+    with atomic_write(path) as part:
         writer = VideoWriter(part, fps if fps > 0 else DEFAULT_FPS)
         try:
             yield writer

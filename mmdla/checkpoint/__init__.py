@@ -1,12 +1,15 @@
 """Reading checkpoints safely, translating their names, and loading them with a report."""
 
 from .errors import CheckpointError
+from .integrity import latest_valid_checkpoint, verify_checkpoint
 from .load import LoadReport, load_backbone
 from .read import read_checkpoint, read_state_dict
 from .recognise import Release, convert_checkpoint
 from .released import convert_released
 from .resume import load_training_state
-from .whole import find_damage, newest_whole
+
+# their names before, for code that has them
+find_damage, newest_whole = verify_checkpoint, latest_valid_checkpoint
 
 __all__ = [
     'CheckpointError',
@@ -14,10 +17,10 @@ __all__ = [
     'Release',
     'convert_checkpoint',
     'convert_released',
-    'find_damage',
+    'latest_valid_checkpoint',
     'load_backbone',
     'load_training_state',
-    'newest_whole',
     'read_checkpoint',
     'read_state_dict',
+    'verify_checkpoint',
 ]

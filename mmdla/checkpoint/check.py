@@ -1,4 +1,4 @@
-"""What can be wrong with weights although their names are right."""
+"""Check weights for what can be wrong although their names are right."""
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ def weight_problems(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[st
 
 
 def listed(problems: dict[str, list[str]]) -> list[str]:
-    """A line for every kind of problem that there is."""
+    """Return a line for every kind of problem that there is."""
     return [f'{what} ({len(names)}): {some(names)}' for what, names in problems.items() if names]
 
 

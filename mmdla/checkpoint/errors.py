@@ -8,6 +8,6 @@ class CheckpointError(ValueError):
 
 
 def some(names: Sequence[str], most: int = 6) -> str:
-    """The first names of a list, and how many more there are."""
+    """Return the first names of a list, and how many more there are."""
     rest = len(names) - most
     return ', '.join(names[:most]) + (f', and {rest} more' if rest > 0 else '')

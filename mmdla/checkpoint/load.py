@@ -19,7 +19,7 @@ PARTS = re.compile(r'(layer|stem|conv|bn|gn|norm|downsample)\d*(\.|_|$)|$')
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave to a backbone.
+    """Report of what a checkpoint gave to a backbone.
 
     Attributes:
         source (str): The checkpoint.
@@ -156,7 +156,7 @@ def load_backbone(
 
 
 def _own_and_optional(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the model has, and what its attention can have besides and the checkpoint has."""
+    """Return what the model has, and what its attention can have besides and the checkpoint has."""
     own = model.state_dict()
     for i, stage in enumerate(model.stages):
         if stage.attention is None:
@@ -173,7 +173,7 @@ def _own_and_optional(model: nn.Module, state: dict[str, Tensor]) -> dict[str, T
 def _stem_of_other_images(
     state: dict[str, Tensor], own: dict[str, Tensor], model: nn.Module
 ) -> list[str]:
-    """The first convolution, if it is for images of another number of channels."""
+    """Return the first convolution, if it is for images of another number of channels."""
     name = 'stem.0.weight' if model.deep_stem else 'conv1.weight'
     if name not in state or name not in own:
         return []
@@ -197,7 +197,7 @@ def _spare_attention(model: nn.Module) -> tuple[str, ...]:
 
 
 def _is_spare(name: str, num_stages: int) -> bool:
-    """A classifier's layer, or a stage that the model does not have."""
+    """Return a classifier's layer, or a stage that the model does not have."""
     if match := re.match(r'layer(\d+)\.', name):
         return num_stages < int(match[1]) <= 4
     return name.startswith(('fc.', 'head.', 'classifier.'))

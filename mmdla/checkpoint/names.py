@@ -1,4 +1,4 @@
-"""How the host libraries, torchvision and timm name what ours names."""
+"""Translate names of the host libraries, torchvision and timm to ours."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ State = dict[str, Tensor]
 
 
 def select_backbone(state: State, prefix: str | None = None) -> tuple[State, list[str]]:
-    """The backbone's part of a detector or classifier, and the names of the rest.
+    """Return the backbone's part of a detector or classifier, and the names of the rest.
 
     Args:
         state (dict): A state dict.

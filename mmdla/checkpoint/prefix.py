@@ -32,8 +32,8 @@ def read_backbone(path: str | os.PathLike, prefix: str | None = None) -> tuple[S
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f'{path}: no state dict in it, but {type(state).__name__}')
     tensors = only_tensors(state)
-    whole = dict(_flat(content))
-    if not (tensors or whole):
+    everything = dict(_flat(content))
+    if not (tensors or everything):
         raise CheckpointError(f'{path}: no tensors in it, its keys are {list(state)[:6]}')
     odd = [str(k) for k, v in state.items() if k not in tensors and _is_odd(k, v)]
     if odd:
@@ -41,19 +41,19 @@ def read_backbone(path: str | os.PathLike, prefix: str | None = None) -> tuple[S
     others = [key for key in state if key not in tensors]
     if prefix is None:
         found, rest = select_backbone(strip_module(tensors))
-        if SIGN not in found and (places := find_prefixes(tensors or whole)):
-            raise CheckpointError(f'{path}: {_hint(places)}')
+        if SIGN not in found and (prefixes := find_prefixes(tensors or everything)):
+            raise CheckpointError(f'{path}: {_hint(prefixes)}')
         return found, rest + others
-    for names in (tensors, strip_module(tensors), whole):
+    for names in (tensors, strip_module(tensors), everything):
         found, rest = select_backbone(names, prefix)
         if found:
             more = []
             if SIGN not in found:  # a model within, 'teacher' for one
                 found, more = select_backbone(strip_module(found))
-            return found, rest + more + (others if names is not whole else [])
-    places = find_prefixes(tensors) or find_prefixes(whole)
-    first = sorted({f'{name.split(".")[0]}.' for name in tensors or whole})
-    there = _hint(places) if places else f'its names begin with {some(first)}'
+            return found, rest + more + (others if names is not everything else [])
+    prefixes = find_prefixes(tensors) or find_prefixes(everything)
+    first = sorted({f'{name.split(".")[0]}.' for name in tensors or everything})
+    there = _hint(prefixes) if prefixes else f'its names begin with {some(first)}'
     raise CheckpointError(f'{path}: no names that start with {prefix!r}; {there}')
 
 
@@ -64,18 +64,18 @@ def _is_odd(name: Any, value: Any) -> bool:
 
 
 def find_prefixes(names: State) -> list[str]:
-    """Prefixes under which there is a ResNet."""
+    """Return prefixes under which there is a ResNet."""
     ends = [name.removesuffix(SIGN) for name in names if name.endswith(f'.{SIGN}')]
     return [end.removesuffix('.') for end in ends]
 
 
-def _hint(places: list[str]) -> str:
-    quoted = [repr(place) for place in places]
+def _hint(prefixes: list[str]) -> str:
+    quoted = [repr(prefix) for prefix in prefixes]
     return f'ResNets are in it under these prefixes (init_cfg=dict(prefix=...)): {some(quoted)}'
 
 
 def _flat(value: Any, prefix: str = '', depth: int = DEPTH) -> Iterator[tuple[str, Tensor]]:
-    """All dense tensors in nested dictionaries, their names joined by dots."""
+    """Yield all dense tensors in nested dictionaries, their names joined by dots."""
     if isinstance(value, dict) and depth:
         for key, inner in value.items():
             if isinstance(key, str):

@@ -8,8 +8,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from .errors import CheckpointError, some
-from .inert import inert_loading, load_file
 from .remote import ways_out
+from .restricted import load_file, restricted_loading
 
 DEPTH = 5  # of nested dictionaries; in a damaged file one may contain itself
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -19,7 +19,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     """Tensors of a checkpoint by name, on the CPU, and what it says about itself.
 
     Files are read without running any code of theirs: objects other than tensors and plain
-    containers become inert. Addresses with a scheme (``torchvision://…``, ``https://…``) are
+    containers become placeholders. Addresses with a scheme (``torchvision://…``, ``https://…``) are
     fetched by MMEngine and read in the same way. Checkpoints wrapped in ``state_dict`` or
     ``model`` are unwrapped and the ``module.`` of data-parallel training is removed.
 
@@ -53,7 +53,7 @@ def read_content(path: str | os.PathLike) -> Any:
 
 
 def unwrap(checkpoint: Any) -> Any:
-    """What is within the ``state_dict``, ``model``, … of a checkpoint."""
+    """Return what is within the ``state_dict``, ``model``, … of a checkpoint."""
     for _ in range(DEPTH):
         if not isinstance(checkpoint, dict):
             break
@@ -66,7 +66,7 @@ def unwrap(checkpoint: Any) -> Any:
 
 
 def only_tensors(state: dict) -> dict[str, Tensor]:
-    """The entries that are dense tensors under a name."""
+    """Return the entries that are dense tensors under a name."""
     return {k: v for k, v in state.items() if isinstance(k, str) and _is_plain(v)}
 
 
@@ -78,12 +78,12 @@ def strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors that :func:`read_checkpoint` gives."""
+    """Return the tensors that :func:`read_checkpoint` gives."""
     return read_checkpoint(path)[0]
 
 
 def _is_plain(value: Any) -> bool:
-    """A tensor of numbers in memory: not sparse, quantized or without storage."""
+    """Return a tensor of numbers in memory: not sparse, quantized or without storage."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -93,7 +93,7 @@ def _is_plain(value: Any) -> bool:
 
 def _read_remote(path: str) -> Any:
     try:
-        with inert_loading():
+        with restricted_loading():
             return CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except CheckpointError:
         raise

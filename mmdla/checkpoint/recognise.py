@@ -109,7 +109,7 @@ def convert_checkpoint(state: dict[str, Tensor]) -> tuple[Release, dict[str, Ten
 
 
 def recognise(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> Release:
-    """Which model these names and shapes, already under our names, belong to."""
+    """Return which model these names and shapes, already under our names, belong to."""
     blocks = Counter(
         match[1] for name in backbone if (match := re.match(r'layer(\d)\.\d+\.conv1\.weight', name))
     )
@@ -149,7 +149,7 @@ def _attention(backbone: dict[str, Tensor]) -> str | None:
 
 
 def _reduction(backbone: dict[str, Tensor], stages: int) -> int | None:
-    """The reduction that explains the squeezed widths of all stages."""
+    """Return the reduction that explains the squeezed widths of all stages."""
     names = ('attention.dsu.from_y.0.weight', 'attention.blocks.0.0.weight')
     squeezes = [
         backbone[f'layer{i}.{name}'].shape[::-1]  # channels, squeezed
@@ -169,7 +169,7 @@ def _reduction(backbone: dict[str, Tensor], stages: int) -> int | None:
 
 
 def build(release: Release) -> nn.Module:
-    """The recognised backbone."""
+    """Return the recognised backbone."""
     from mmengine.registry import MODELS  # the models import this package
 
     try:
@@ -192,5 +192,5 @@ def compare(backbone: dict[str, Tensor], model: nn.Module) -> None:
 
 
 def describe(release: Release) -> dict:
-    """The release as plain values, for a checkpoint's ``meta``."""
+    """Return the release as plain values, for a checkpoint's ``meta``."""
     return asdict(release)

@@ -1,4 +1,4 @@
-"""What to do about weights at an address that cannot be reached."""
+"""Say what to do about weights at an address that cannot be reached."""
 
 import os
 from urllib.parse import urlparse

@@ -1,4 +1,4 @@
-"""Loading the whole state of a training run without executing anything that is in the file."""
+"""Load the complete state of a training run without executing anything that is in the file."""
 
 import os
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .check import listed
 from .errors import CheckpointError
-from .inert import load_file, to_device, without_program
-from .whole import find_damage
+from .integrity import verify_checkpoint
+from .restricted import load_file, to_device, without_program
 
 SCHEME = 'training_state://'
 PARTS = ('meta', 'state_dict', 'message_hub')  # what Runner.resume cannot do without
@@ -35,9 +35,9 @@ def load_training_state(path: str, map_location: Any = None) -> dict:
     """
     path = os.path.expanduser(path.removeprefix(SCHEME))
     try:
-        checkpoint = load_file(path, whole=True)
+        checkpoint = load_file(path, plain_only=True)
     except CheckpointError as error:
-        if damage := find_damage(path):  # which says it in other words
+        if damage := verify_checkpoint(path):  # which says it in other words
             raise CheckpointError(f'{path}: {damage}') from error
         raise
     missing = [p for p in PARTS if not isinstance(checkpoint, dict) or p not in checkpoint]

@@ -10,7 +10,7 @@ LONGEST_HEADER = 1 << 27  # bytes; the format allows 100 MB
 
 
 def is_safetensors(file: str | IO[bytes]) -> bool:
-    """Whether a file begins as one of safetensors: the length of a JSON object, and that."""
+    """Return whether a file begins as one of safetensors: the length of a JSON object, and that."""
     start = first_bytes(file)
     length = int.from_bytes(start[:8], 'little')
     return len(start) > 8 and start[8:9] == b'{' and length < LONGEST_HEADER
@@ -40,16 +40,16 @@ def load_safetensors(file: str | IO[bytes]) -> dict[str, Tensor]:
 
 
 def name_of(file: str | IO[bytes]) -> str:
-    """What an error calls a file."""
+    """Return what an error calls a file."""
     return file if isinstance(file, str) else str(getattr(file, 'name', 'a file object'))
 
 
 def first_bytes(file: str | IO[bytes]) -> bytes:
-    """The first bytes of a file; an open one stays where it is."""
+    """Return the first bytes of a file; an open one stays where it is."""
     if isinstance(file, str):
         with open(file, 'rb') as opened:
             return opened.read(16)
-    place = file.tell()
+    position = file.tell()
     start = file.read(16)
-    file.seek(place)
+    file.seek(position)
     return start

@@ -1,4 +1,8 @@
-"""An unpickler that builds tensors and plain data, and makes everything else inert."""
+"""An unpickler that builds tensors and plain data, and puts placeholders for everything else.
+
+``torch.load(weights_only=True)`` refuses a file for a single object that it does not know, and
+could be made to run code before PyTorch 2.6; this one reads the weights beside such objects.
+"""
 
 import collections
 import importlib
@@ -15,13 +19,13 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
 
 
-class Inert:
+class Placeholder:
     """Stands in for any object of a file that is neither tensor nor plain data."""
 
     def __init__(self, *args, **kwargs) -> None:
         pass
 
-    def __call__(self, *args, **kwargs) -> 'Inert':
+    def __call__(self, *args, **kwargs) -> 'Placeholder':
         return self
 
     def __setstate__(self, state) -> None:
@@ -109,9 +113,9 @@ _SAFE_BY_NAME = {
 }
 
 
-class InertUnpickler(pickle.Unpickler):
+class RestrictedUnpickler(pickle.Unpickler):
     largest: int | None = None  # numbers of a tensor; damage may ask for terabytes
-    ignored: set[str]  # what was made inert
+    ignored: set[str]  # what placeholders stand for
     history: type[History]
 
     def load(self) -> Any:
@@ -137,7 +141,7 @@ class InertUnpickler(pickle.Unpickler):
         if module == 'torch' and name.endswith('Storage') and name.isidentifier():
             return getattr(torch, name)
         self.ignored.add(f'{module}.{name}')
-        return Inert
+        return Placeholder
 
     def _attribute(self, owner: Any, name: str) -> Any:
         """``getattr`` for the only cases that files of MMEngine have.
@@ -149,7 +153,7 @@ class InertUnpickler(pickle.Unpickler):
         if isinstance(owner, Owner) and name in owner.functions:
             return owner.functions[name]
         self.ignored.add(f'getattr({getattr(owner, "__name__", type(owner).__name__)}, {name!r})')
-        return Inert
+        return Placeholder
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == 'persistent_load':  # what torch.load makes tensors with
@@ -172,16 +176,16 @@ def _import(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def inert_pickle(largest: int | None = None) -> types.SimpleNamespace:
-    """What ``torch.load`` needs of a pickle module."""
+def restricted_pickle(largest: int | None = None) -> types.SimpleNamespace:
+    """Return what ``torch.load`` needs of a pickle module."""
     ignored: set[str] = set()
     history = type('History', (History,), dict(made=[]))
     own = dict(largest=largest, ignored=ignored, history=history)
-    unpickler = type('InertUnpickler', (InertUnpickler,), own)
+    unpickler = type('RestrictedUnpickler', (RestrictedUnpickler,), own)
     return types.SimpleNamespace(
         ignored=ignored,
         Unpickler=unpickler,
         load=lambda file, **kwargs: unpickler(file, **kwargs).load(),
         UnpicklingError=pickle.UnpicklingError,
-        __name__='mmdla.checkpoint.inert',
+        __name__='mmdla.checkpoint.restricted',
     )

@@ -85,7 +85,7 @@ class ViTRelease:
 
 
 def is_released_vit(state: dict[str, Tensor]) -> bool:
-    """Whether the names are those of a released vision transformer."""
+    """Return whether the names are those of a released vision transformer."""
     return 'cls_token' in state and 'blocks.0.attn.qkv.weight' in state
 
 
@@ -106,7 +106,7 @@ def convert_vit_checkpoint(state: dict[str, Tensor]) -> tuple[ViTRelease, dict[s
 
 
 def recognise_vit(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> ViTRelease:
-    """Which model these names and shapes, already under our names, belong to."""
+    """Return which model these names and shapes, already under our names, belong to."""
     shapes = {name: tuple(v.shape) for name, v in backbone.items()}
     patch, tokens = shapes.get('patch_embed.projection.weight', ()), shapes.get('pos_embed', ())
     hidden = shapes.get('layers.0.ffn.layers.0.0.weight', ())

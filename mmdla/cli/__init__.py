@@ -1,1 +1,1 @@
-"""What the command lines share."""
+"""Command lines: ``mmdla COMMAND`` and ``tools/*.py`` call the same functions."""

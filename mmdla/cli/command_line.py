@@ -1,4 +1,4 @@
-"""What the command lines of the tools share."""
+"""Options, parsing and exit codes that the command lines share."""
 
 import argparse
 import logging
@@ -70,7 +70,7 @@ def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None)
         argv (Sequence[str], optional): That command line. Default: the one of the process.
 
     Returns:
-        int: Its exit code: 0, or 2 after input that the user can mend. Other errors pass.
+        int: Its exit code: 0, or 2 after input that the user can correct. Other errors pass.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -86,7 +86,7 @@ def run(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None)
 
 
 def leave(code: int) -> int:
-    """The exit code; of several processes that work together each ends with it here.
+    """Return the exit code; of several processes that work together each ends with it here.
 
     The threads of gloo abort a process if they meet an interpreter that is being taken down.
     """
@@ -99,7 +99,7 @@ def leave(code: int) -> int:
 
 
 def is_first_on_machine(argv: Sequence[str]) -> bool:
-    """Whether this process speaks for its machine: eight processes need not say the same.
+    """Return whether this process speaks for its machine: eight processes need not say the same.
 
     For what is found before they work together, in the config or the options.
     """

@@ -21,7 +21,7 @@ OF_ANNOTATION = {'id', 'image_id', 'category_id', 'bbox', 'area'}
 
 
 class Use(NamedTuple):
-    """What a config does with an annotation file.
+    """Use that a config makes of an annotation file.
 
     Attributes:
         path (str): The file.
@@ -62,7 +62,7 @@ def read_json(path: str) -> Any:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """The collector would look through millions of annotations again and again, for nothing."""
+    """Pause the collector, which would look through millions of annotations again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -121,7 +121,7 @@ def _check_images(images: list, found: Findings) -> dict:
 
 
 def _check_categories(categories: list, classes: tuple | None, found: Findings) -> dict:
-    """Whether the config has the class, by id of the category."""
+    """Return whether the config has the class, by id of the category."""
     names: dict = {}
     for category in _entries(categories, 'category', {'id', 'name'}, found):
         key, name = category['id'], category['name']

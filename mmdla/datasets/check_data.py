@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from mmdla.config_types import resolve_type, type_name
 from mmdla.datasets.annotations import Use, check_content, read_json
 from mmdla.datasets.data import data_paths, datasets_of, joined_path
-from mmdla.datasets.images import check_pictures
+from mmdla.datasets.images import check_images
 from mmdla.engine.config import register_host_modules
 from mmdla.errors import InputError
 
@@ -23,7 +23,7 @@ def check_annotations(cfg: Config, loaders: Iterable[str], seconds: float | None
     Says in a line per file what is in it and what is left out of it.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of the dataloaders in use.
         seconds (float, optional): Time for the pictures of a file. Default: as long as it takes.
 
@@ -35,7 +35,7 @@ def check_annotations(cfg: Config, loaders: Iterable[str], seconds: float | None
         content = read_json(use.path)
         found = check_content(content, use)
         if use.folder is not None and not found.counts:
-            check_pictures(content['images'], use.folder, found, seconds)
+            check_images(content['images'], use.folder, found, seconds)
         del content
         if message := found.error():
             messages.append(message)
@@ -73,7 +73,7 @@ def uses_of(cfg: Config, loaders: Iterable[str]) -> list[Use]:
 
 
 def _use_of(dataset: dict) -> Use | None:
-    """What a data set of a config reads, or ``None`` if it does not read COCO's format."""
+    """Return what a data set of a config reads, or ``None`` if it does not read COCO's format."""
     from mmdet.datasets import CocoDataset
 
     kind = resolve_type(dataset['type'], DATASETS, 'mmdet')

@@ -26,7 +26,7 @@ def check_classes(cfg: Config, loaders: Iterable[str]) -> None:
     there are folders it says so and goes on.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of the dataloaders in use; the first one decides on the heads.
 
     Raises:
@@ -50,7 +50,7 @@ def classes_of(cfg: Config, dataset: dict, key: str = 'dataset') -> tuple[str, .
     """Return the classes of a data set, or ``None`` if only the data set itself can know them.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         dataset (dict): One of its data sets.
         key (str): Where it is in the config, for the message.
 
@@ -88,7 +88,7 @@ def classes_of(cfg: Config, dataset: dict, key: str = 'dataset') -> tuple[str, .
 
 
 def _datasets(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
-    """The data sets inside of wrappers, with where they are in the config."""
+    """Yield the data sets inside of wrappers, with where they are in the config."""
     for inner in ('datasets', 'dataset'):
         value = dataset.get(inner)
         if isinstance(value, (list, tuple)):
@@ -102,7 +102,7 @@ def _datasets(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
 
 
 def _folders(cfg: Config, dataset: dict) -> tuple[str, ...] | None:
-    """The classes of MMPretrain's data sets that are folders, one for each class."""
+    """Return the classes of MMPretrain's data sets that are folders, one for each class."""
     kind = resolve_type(dataset['type'], DATASETS, cfg.get('default_scope'))
     if type_name(kind) != 'CustomDataset' or dataset.get('ann_file'):
         return None
@@ -138,7 +138,7 @@ def _check_heads(cfg: Config, key: str, classes: tuple[str, ...], maybe_part: bo
 
 
 def _is_open_vocabulary(model: Any) -> bool:
-    """Whether a model gets the names of the classes as text: its heads count words."""
+    """Return whether a model gets the names of the classes as text: its heads count words."""
     return isinstance(model, dict) and ('language_model' in model or 'text_encoder' in model)
 
 

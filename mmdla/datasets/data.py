@@ -46,7 +46,7 @@ def data_paths(cfg: Config, loaders: Iterable[str]) -> list[DataPath]:
     """Files and folders on disk that dataloaders and their evaluators will read.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of dataloaders, e.g. ``'train_dataloader'``.
     """
     paths: list[DataPath] = []
@@ -79,7 +79,7 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> None:
 
 
 def datasets_of(dataset: dict) -> Iterator[dict]:
-    """The data sets inside of wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
+    """Yield the data sets inside of wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
     inner = dataset.get('datasets') or dataset.get('dataset')
     if inner is None:
         yield dataset
@@ -112,7 +112,7 @@ def _of_dataset(dataset: dict) -> list[DataPath]:
 
 
 def joined_path(dataset: dict, relative: str) -> str | None:
-    """A path of a data set under its root, or ``None`` if that is not on disk."""
+    """Return a path of a data set under its root, or ``None`` if that is not on disk."""
     path = _joined(dataset.get('data_root') or '', relative)
     return path if _is_local(dataset) and '://' not in path else None
 

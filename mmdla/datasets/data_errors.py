@@ -28,7 +28,7 @@ def explain_data_errors(cfg: Config, loaders: Iterable[str]) -> Iterator[None]:
     """Turn an error that broken data caused into one that names the file.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of the dataloaders in use.
 
     Raises:

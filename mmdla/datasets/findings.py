@@ -1,4 +1,4 @@
-"""What a check found: problems and remarks, each counted, with the first few examples."""
+"""Findings of a check: problems and remarks, each counted, with the first few examples."""
 
 from collections import Counter
 from typing import Any
@@ -31,7 +31,7 @@ class Findings:
         self.remarks[what] += number
 
     def error(self) -> str | None:
-        """A message with all the problems, or ``None``."""
+        """Return a message with all the problems, or ``None``."""
         if not self.counts:
             return None
         lines = [f'{self.path}: cannot be used']
@@ -42,7 +42,7 @@ class Findings:
         return '\n'.join(lines)
 
     def summary(self) -> str:
-        """The remarks in one line."""
+        """Return the remarks in one line."""
         return f'{self.path}: ' + ', '.join(f'{n} {what}' for what, n in self.remarks.items() if n)
 
 

@@ -19,7 +19,7 @@ END_MARKERS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 THREADS = 8
 
 
-def check_pictures(
+def check_images(
     images: Iterable[dict], folder: str, found: Findings, seconds: float | None = None
 ) -> None:
     """Look at the heads and ends of pictures.
@@ -50,7 +50,7 @@ def check_pictures(
 
 
 def _look(image: dict, folder: str) -> tuple[str, object] | None:
-    """What is wrong with a picture, and a value that shows it."""
+    """Return what is wrong with a picture, and a value that shows it."""
     path, size = os.path.join(folder, image['file_name']), (image['width'], image['height'])
     if not os.path.isfile(path):
         return 'pictures that are not there', None
@@ -79,7 +79,7 @@ def _size_of(path: str) -> tuple[int, int] | None:
 
 
 def _is_cut_off(path: str) -> bool:
-    """Whether the end of the data is missing: OpenCV makes up the rest, without an error."""
+    """Return whether the end of the data is missing: OpenCV makes up the rest, without an error."""
     with open(path, 'rb') as file:
         head = file.read(8)
         file.seek(max(0, os.path.getsize(path) - TAIL))

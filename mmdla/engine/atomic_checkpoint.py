@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all, whenever the process is killed."""
+"""Checkpoints that are there complete or not at all, whenever the process is killed."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmdla.checkpoint.integrity import latest_valid_checkpoint
 from mmdla.checkpoint.resume import SCHEME, check_same_model
-from mmdla.checkpoint.whole import newest_whole
-from mmdla.files import explain_full_disk, part_of, written_whole
+from mmdla.files import atomic_write, explain_full_disk, part_of
 
 BACKEND = 'atomic_local'
 
@@ -35,7 +35,7 @@ class AtomicLocalBackend(LocalBackend):
         """Write bytes; after an error the file is as it was before."""
         target = Path(filepath)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(target, durable=True) as part:
+        with atomic_write(target, durable=True) as part:
             part.write_bytes(obj)
 
     def remove(self, filepath: str | Path) -> None:
@@ -72,9 +72,10 @@ class AtomicCheckpointHook(CheckpointHook):
       (``max_keep_ckpts``, ``save_best``) is removed only after that: there has to be room for one
       more.
     - A full disk ends the training with a message; the earlier checkpoints stay.
-    - Resuming takes the newest checkpoint that is whole (:func:`~mmdla.checkpoint.newest_whole`)
-      instead of the one that ``last_checkpoint`` names, and reads it without executing anything
-      that is in it. A checkpoint of another model is refused, and a run that is finished says so.
+    - Resuming takes the newest valid checkpoint
+      (:func:`~mmdla.checkpoint.latest_valid_checkpoint`) instead of the one that
+      ``last_checkpoint`` names, and reads it without executing anything that is in it.
+      A checkpoint of another model is refused, and a run that is finished says so.
       What a killed run left half-written is removed.
 
     Only for local folders; with ``backend_args`` or an address as ``out_dir`` it does what
@@ -83,7 +84,7 @@ class AtomicCheckpointHook(CheckpointHook):
         default_hooks = dict(checkpoint=dict(type='mmdla.engine.AtomicCheckpointHook', interval=1))
 
     Raises:
-        CheckpointError: When training starts, if it is to be resumed and no checkpoint is whole,
+        CheckpointError: When training starts, if it is to be resumed and no checkpoint is valid,
             or it is of another model.
         TrainingError: The disk is full.
     """
@@ -101,7 +102,9 @@ class AtomicCheckpointHook(CheckpointHook):
         path = runner._load_from
         if path is None:
             folder = checkpoint_folder(runner.work_dir, self.out_dir)
-            path = newest_whole(runner.work_dir, folder, self.filename_tmpl, runner.logger.warning)
+            path = latest_valid_checkpoint(
+                runner.work_dir, folder, self.filename_tmpl, runner.logger.warning
+            )
         if path is not None and '://' not in str(path) and not os.path.isdir(path):
             runner._load_from = f'{SCHEME}{path}'
 
@@ -152,7 +155,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def checkpoint_folder(work_dir: str, out_dir: str | None = None) -> Path:
-    """Where MMEngine's ``CheckpointHook`` puts the checkpoints of a run."""
+    """Return where MMEngine's ``CheckpointHook`` puts the checkpoints of a run."""
     if out_dir is None or str(out_dir) == work_dir:
         return Path(work_dir)
     return Path(out_dir, Path(work_dir).name)

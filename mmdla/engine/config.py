@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmdla.checkpoint.check import listed, weight_problems
 from mmdla.checkpoint.errors import CheckpointError
-from mmdla.checkpoint.inert import inert_loading
+from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.config_types import import_types, infer_scope
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
 from mmdla.errors import InputError
@@ -187,7 +187,7 @@ def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
         InputError: It does not fit the model.
     """
     try:
-        with inert_loading():
+        with restricted_loading():
             return load(path, **{**kwargs, 'strict': True})
     except (CheckpointError, RuntimeError, AttributeError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError) and str(path) in str(error):

@@ -95,7 +95,7 @@ def join_cpu_processes(cfg: Config) -> None:
     becomes :class:`CPUDistributedDataParallel` unless the config has a wrapper of its own.
 
     Args:
-        cfg (Config): A whole config; changed in place.
+        cfg (Config): A complete config; changed in place.
 
     Raises:
         InputError: The other processes did not come, or the strategy needs GPUs.
@@ -111,7 +111,7 @@ def join_cpu_processes(cfg: Config) -> None:
     # as the runner does, and before init_dist, which would choose another way to start workers
     set_multi_processing(**cfg.env_cfg.get('mp_cfg', {}), distributed=True)
     try:
-        with mock.patch.object(torch.cuda, 'set_device'):  # MMEngine selects a GPU unasked
+        with mock.patch.object(torch.cuda, 'set_device'):  # MMEngine would select a GPU
             init_dist(cfg.launcher, **group)
     except RuntimeError as error:
         seconds = group.get('timeout')

@@ -170,7 +170,7 @@ def _optim_wrappers(wrapper: Any) -> list:
 
 
 def _precision(runner: Runner, model: nn.Module) -> AbstractContextManager:
-    """The context of mixed precision in which the optimizer's wrapper computes the loss."""
+    """Return the context of mixed precision in which the optimizer's wrapper computes the loss."""
     context = getattr(runner.optim_wrapper, 'optim_context', None)
     return nullcontext() if context is None else context(model)
 

@@ -92,7 +92,7 @@ def nonfinite_kind(tensor: Tensor) -> str | None:
 
 
 def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in nested containers, data samples and boxes, with the way to them."""
+    """Yield the tensors in nested containers, data samples and boxes, with the way to them."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, BaseDataElement):
@@ -135,7 +135,7 @@ def _first_kind(value: Any) -> str | None:
 
 
 def _picture(kwargs: dict, name: str) -> str:
-    """The file of the picture that holds the value, if the data samples say it."""
+    """Return the file of the picture that holds the value, if the data samples say it."""
     samples = kwargs.get('data_samples') or []
     inputs = kwargs.get('inputs')
     if not name.startswith('inputs') or inputs is None or len(inputs) != len(samples):
@@ -148,7 +148,7 @@ def _picture(kwargs: dict, name: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A loss as it is logged."""
+    """Return a loss as it is logged."""
     number = float(torch.as_tensor(value).detach())
     return f'{number:.4g}' if math.isfinite(number) else str(number)
 

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` adds to a config so that training can be interrupted and trusted."""
+"""Change a config so that training can be interrupted and trusted, as ``mmdla train`` does."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from mmdla.checkpoint.errors import CheckpointError
-from mmdla.checkpoint.whole import find_damage, newest_whole
+from mmdla.checkpoint.integrity import latest_valid_checkpoint, verify_checkpoint
 from mmdla.config_types import resolve_type
 from mmdla.errors import InputError
 
@@ -79,7 +79,7 @@ def resume_from(cfg: Config, path: str, tell: Callable[[str], object]) -> None:
 
     Args:
         cfg (Config): The config, with ``work_dir``.
-        path (str): A checkpoint, or ``'auto'``: the newest one of the work folder that is whole.
+        path (str): A checkpoint, or ``'auto'``: the newest valid one of the work folder.
         tell (Callable): Is told what was passed over and why.
 
     Raises:
@@ -90,7 +90,9 @@ def resume_from(cfg: Config, path: str, tell: Callable[[str], object]) -> None:
         template = 'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth'
         folder = checkpoint_folder(cfg.work_dir, hook.get('out_dir'))
         try:
-            found = newest_whole(cfg.work_dir, folder, hook.get('filename_tmpl') or template, tell)
+            found = latest_valid_checkpoint(
+                cfg.work_dir, folder, hook.get('filename_tmpl') or template, tell
+            )
         except CheckpointError as error:
             raise InputError(f'--resume: {error}') from error
         if found is None:
@@ -98,7 +100,7 @@ def resume_from(cfg: Config, path: str, tell: Callable[[str], object]) -> None:
             cfg.resume = False
             return
         path = str(found)
-    elif '://' not in path and (damage := find_damage(path)):
+    elif '://' not in path and (damage := verify_checkpoint(path)):
         raise InputError(f'--resume: {path}: {damage}')
     cfg.resume = True
     cfg.load_from = path
@@ -119,7 +121,7 @@ def _add_hook(cfg: Config, key: str, name: str, kind: type) -> None:
 
 
 def _has_hook(cfg: Config, wanted: type) -> bool:
-    """Whether the config names such a hook, by name, by class or as an object."""
+    """Return whether the config names such a hook, by name, by class or as an object."""
     hooks = [*(cfg.get('custom_hooks') or []), *_default_hooks(cfg).values()]
     kinds = [
         resolve_type(hook.get('type'), HOOKS) if isinstance(hook, dict) else type(hook)

@@ -73,14 +73,14 @@ def check_sequence(name: str, value: Any, length: int, minimum: int | None = 1) 
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether ``value`` is a list, a tuple, an array of one axis or the like, and no text."""
+    """Return whether ``value`` is a list, a tuple, an array of one axis or such, and no text."""
     if isinstance(value, np.ndarray):
         return value.ndim == 1
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a real number, NumPy's included, and no bool."""
+    """Return whether ``value`` is a real number, NumPy's included, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
@@ -182,7 +182,7 @@ def check_init_cfg(init_cfg: Any) -> list[dict]:
 
 
 def is_pretrained(kind: Any) -> bool:
-    """Whether an initializer loads a checkpoint."""
+    """Return whether an initializer loads a checkpoint."""
     return kind == 'Pretrained' or getattr(kind, '__name__', None) == 'PretrainedInit'
 
 

@@ -1,4 +1,8 @@
-"""The Dynamic Sharing Unit of DLA (IJCAI 2024): the recurrent unit that a stage's blocks share."""
+"""The Dynamic Sharing Unit of DLA: the recurrent unit that a stage's blocks share.
+
+"Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, arXiv:2406.13392);
+official implementation: https://github.com/tunantu/Dynamic-Layer-Attention.
+"""
 
 import torch
 from mmengine.model import BaseModule
@@ -121,7 +125,7 @@ class DSU(BaseModule):
         return [p for layer in layers for p in (layer.weight, layer.bias)]
 
     def is_plain(self) -> bool:
-        """Whether this is the unit that fused operations know: released, with its own layers."""
+        """Return whether fused operations know this unit: the official one, with its own layers."""
         if type(self) is not DSU or self.form != 'released' or self.output_gate:
             return False
         kinds = [type(m) for squeeze in (self.from_y, self.from_h) for m in squeeze]
@@ -143,7 +147,7 @@ class DSU(BaseModule):
         return self.from_cy(torch.cat((of_context.expand(shape), of_input.expand(shape)), -1))
 
     def gates(self, y: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        """The same from input and state."""
+        """Return the same from input and state."""
         return self.combine(self.of_input(y), self.of_context(h, c))
 
 
@@ -159,7 +163,7 @@ def check_context(context: str) -> str:
 
 
 def seen_context(state: tuple[Tensor, ...], context: str) -> tuple[Tensor, ...]:
-    """The parts of a state (B, ...) that refresh: every sample's or the first one's (1, ...)."""
+    """Return what of a state (B, ...) refreshes: every sample's or the first one's (1, ...)."""
     return state if context == 'sample' else tuple(part[:1] for part in state)
 
 

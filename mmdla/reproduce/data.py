@@ -18,7 +18,7 @@ HINTS = dict(
     coco=COCO_HINT,
     coco_masks=COCO_HINT,
     imagenet=IMAGENET_HINT,
-    digits='python tools/demo/digits.py fetches and lays out the digits.',
+    digits='python projects/demo/digits.py fetches and lays out the digits.',
 )
 BLOCK = 2**24  # bytes read at once
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-MOVED = {
+MOVED = {  # a package stands for what is in it
+    'mmdla.inspection': 'mmdla.analysis.inspection',
+    'mmdla.inspection.recorder': 'mmdla.analysis.inspection.recording',
     'mmdla.deploy': 'mmdla.apis.fold',
     'mmdla.zoo': 'mmdla.apis.zoo',
     'mmdla.utils.annotations': 'mmdla.datasets.annotations',
@@ -39,16 +41,24 @@ MOVED = {
 }
 
 
+def new_name(old: str) -> str | None:
+    """Return the name of a module that has moved, None for others."""
+    if old in MOVED:
+        return MOVED[old]
+    package, _, module = old.rpartition('.')
+    return f'{MOVED[package]}.{module}' if package in MOVED else None
+
+
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Find a module under its old name: the very same module object."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if name in MOVED else None
+        return importlib.util.spec_from_loader(name, self) if new_name(name) else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(MOVED[spec.name])
+        module = importlib.import_module(new_name(spec.name) or spec.name)
         self.own_spec = module.__spec__  # which the import system is about to replace
         return module
 

@@ -1,13 +1,12 @@
 """Released checkpoints are recognised and converted, and anything else is refused."""
 
-import importlib.util
-
 import golden_models
 import pytest
 import torch
 from mmengine.registry import MODELS
 
 from mmdla.checkpoint import CheckpointError, convert_checkpoint, read_state_dict
+from mmdla.cli import convert_checkpoint as convert_checkpoint_tool
 
 NAMES = [name for name in golden_models.names() if not name.startswith('dsu')]
 
@@ -26,10 +25,7 @@ def test_every_release(repo, tmp_path, capsys, name, wrapping):
     fixture = golden_models.Fixture(name)
     source, target = tmp_path / 'released.pth', tmp_path / 'ours.pth'
     torch.save(wrappings(fixture.released)[wrapping], source)
-    spec = importlib.util.spec_from_file_location('convert', repo / 'tools/convert_checkpoint.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.main([str(source), str(target)])
+    convert_checkpoint_tool.main([str(source), str(target)])
     assert f'-{fixture.json["depth"]} ' in capsys.readouterr().out
 
     release, _ = convert_checkpoint(fixture.released)

@@ -15,7 +15,7 @@ from torch import nn
 from toy_training import ToyModel, toy_runner
 
 from mmdla.checkpoint import CheckpointError
-from mmdla.checkpoint.inert import inert_loading
+from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.checkpoint.resume import load_training_state
 from mmdla.engine import AtomicCheckpointHook
 
@@ -133,7 +133,7 @@ def everything(tmp_path, epochs, **options):
         ],
         **options,
     )
-    with inert_loading():
+    with restricted_loading():
         runner.train()
     return load_training_state(str(tmp_path / f'epoch_{epochs}.pth'))
 
@@ -215,7 +215,7 @@ def test_a_config_in_the_file_is_not_run(tmp_path):
     for hook in ('AtomicCheckpointHook', 'CheckpointHook'):
         torch.save(checkpoint, path)
         runner = toy_runner(tmp_path, dict(type=hook), resume=True, epochs=2)
-        with inert_loading():
+        with restricted_loading():
             runner.train()
         assert runner.epoch == 2
         assert not (tmp_path / 'executed').exists()

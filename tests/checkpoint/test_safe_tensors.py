@@ -11,7 +11,7 @@ from mmengine.runner import load_checkpoint
 
 from mmdla import DLAResNet
 from mmdla.checkpoint import CheckpointError, read_state_dict
-from mmdla.checkpoint.inert import inert_loading
+from mmdla.checkpoint.restricted import restricted_loading
 
 SMALL = dict(depth=18, base_channels=8, stem_channels=8, layer_attention=None)
 DTYPES = dict(F32=torch.float32, I64=torch.int64)
@@ -84,7 +84,7 @@ def test_read_by_every_way(path, source):
     model.init_weights()
     assert same(model, source)
     model = DLAResNet(**SMALL)
-    with inert_loading():  # as the tools read load_from
+    with restricted_loading():  # as the tools read load_from
         load_checkpoint(model, path, map_location='cpu')
         assert same(model, source)
         with open(path, 'rb') as file:
@@ -103,5 +103,5 @@ def test_not_installed(path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'safetensors', None)
     with pytest.raises(CheckpointError, match=r'resnet\.safetensors: .*pip install safetensors'):
         read_state_dict(path)
-    with inert_loading(), pytest.raises(CheckpointError, match='pip install safetensors'):
+    with restricted_loading(), pytest.raises(CheckpointError, match='pip install safetensors'):
         load_checkpoint(DLAResNet(**SMALL), path)

@@ -42,7 +42,7 @@ def test_every_parameter_gets_a_gradient(network, kind):
 
 
 @pytest.mark.parametrize(('network', 'kind'), CASES)
-def test_eval_depends_on_the_picture_alone(network, kind):
+def test_eval_depends_on_the_image_alone(network, kind):
     model = make(network, kind).eval()
     x = torch.randn(3, 3, 32, 32)
     with torch.no_grad():

@@ -28,7 +28,7 @@ def annotations(rng: random.Random) -> dict:
     return dict(images=images, annotations=boxes, categories=categories)
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     folder.mkdir(parents=True)
     for i in range(1, 5):
         picture = np.random.default_rng(i).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -196,7 +196,7 @@ def no_crowd_key(content, rng):
         ann.pop('iscrowd', None)
 
 
-def picture_without_boxes(content, rng):
+def image_without_boxes(content, rng):
     image = pick(content, 'images', rng)['id']
     content['annotations'] = [a for a in content['annotations'] if a['image_id'] != image]
 
@@ -229,4 +229,4 @@ def as_is(content, rng):
 
 BOXES = [zero_area, outside, partly_outside, no_area, fractions, all_crowd, ignored]
 TOLERATED = [*BOXES, no_crowd_key,
-             picture_without_boxes, stranger, more_classes, other_ids, more_keys, as_is]  # fmt: skip
+             image_without_boxes, stranger, more_classes, other_ids, more_keys, as_is]  # fmt: skip

@@ -27,7 +27,7 @@ LOADERS = ('train_dataloader', 'val_dataloader')
 @pytest.fixture
 def root(tmp_path):
     folder = tmp_path / 'a folder ü'
-    damage.write_pictures(folder / 'train')
+    damage.write_images(folder / 'train')
     return folder
 
 
@@ -201,7 +201,7 @@ RIGHT_PICTURES = {  # bytes, and what OpenCV must make of them, RGB
 
 
 @pytest.mark.parametrize('name', RIGHT_PICTURES)
-def test_kinds_of_pictures(name, root):
+def test_kinds_of_images(name, root):
     """They reach the network in three channels with the right values."""
     data, wanted = RIGHT_PICTURES[name]
     (root / 'train/1.png').write_bytes(data)
@@ -214,7 +214,7 @@ def test_kinds_of_pictures(name, root):
     tally('damaged annotations', 'right data', ('picture', name))
 
 
-def broken_pictures() -> dict[str, bytes]:
+def broken_images() -> dict[str, bytes]:
     whole = {'JPEG': encoded(RGB, 'JPEG'), 'PNG': encoded(RGB, 'PNG')}
     cut = {
         f'{k} cut at {n} %': v[: len(v) * n // 100]
@@ -228,9 +228,9 @@ def broken_pictures() -> dict[str, bytes]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', broken_pictures())
-def test_broken_pictures(name, root):
-    (root / 'train/2.png').write_bytes(broken_pictures()[name])
+@pytest.mark.parametrize('name', broken_images())
+def test_broken_images(name, root):
+    (root / 'train/2.png').write_bytes(broken_images()[name])
     write(root, damage.annotations(random.Random(0)))
     with pytest.raises(InputError, match=r'(?s)train\.json.*train/2\.png'):
         check_annotations(config(root), LOADERS)

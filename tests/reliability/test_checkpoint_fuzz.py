@@ -15,7 +15,7 @@ from tally import tally
 from mmdla import DLAResNet_CIFAR
 from mmdla.apis.model import load_model
 from mmdla.checkpoint import CheckpointError, load_backbone
-from mmdla.checkpoint.inert import inert_loading
+from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.errors import InputError
 
 ROUNDS = settings.default.max_examples  # 25 in the suite
@@ -161,7 +161,7 @@ def test_nothing_is_executed(state, tmp_path, legacy):
             path.write_bytes(damage.saved(content, legacy=legacy))
             outcome = outcome_of(by_function, path, state, damaged=False)
             assert outcome == ('loaded' if where == 'beside' else 'refused')
-            with inert_loading():  # as tools/train.py and tools/test.py let MMEngine read
+            with restricted_loading():  # as tools/train.py and tools/test.py let MMEngine read
                 torch.load(path)
             assert not target.exists(), call
             tally('damaged checkpoints', f'evil: {outcome}, not executed', (i, where, legacy))

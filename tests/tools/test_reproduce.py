@@ -302,7 +302,7 @@ def test_unknown_row_and_setting(cli_here, tmp_path):
 
 
 def test_demo_compares_the_same_table(repo, tmp_path):
-    """tools/demo/compare.py hands over to tools/reproduce.py."""
+    """projects/demo/compare.py hands over to tools/reproduce.py."""
     recorder = tmp_path / 'python'
     recorder.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     recorder.chmod(0o755)
@@ -313,7 +313,7 @@ def test_demo_compares_the_same_table(repo, tmp_path):
     )
     result = subprocess.run(
         [sys.executable, '-c', code, str(recorder)],
-        cwd=repo / 'tools/demo',
+        cwd=repo / 'projects/demo',
         capture_output=True,
         text=True,
     )

@@ -1,7 +1,9 @@
 """Base layer attention: every block attends over all before it.
 
-MRLA-B: "Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023).
-DLA-B: "Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, 2406.13392).
+MRLA-B: "Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023, arXiv:2302.03985);
+official implementation: https://github.com/joyfang1106/MRLA.
+DLA-B: "Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, arXiv:2406.13392);
+official implementation: https://github.com/tunantu/Dynamic-Layer-Attention.
 
 A value map is kept once, as its block made it: what DLA-B does to it is a product with a channel
 vector, and ``GAP(g ⊙ v) = g ⊙ GAP(v)``, so the products are kept as vectors beside the maps.

@@ -61,7 +61,7 @@ def build_layer_attention(
 
 
 def find(kind: str | type) -> type[LayerAttention]:
-    """The class that a ``type`` names.
+    """Return the class that a ``type`` names.
 
     A layer attention that the user registered comes first, then ours. Other modules of the same
     name, in MMEngine's registry or that of the host, are no layer attentions and do not matter.

@@ -1,4 +1,10 @@
-"""Channel attention, the baselines that look at one block alone: SE and ECA."""
+"""Channel attention, the baselines that look at one block alone.
+
+SE: "Squeeze-and-Excitation Networks" (CVPR 2018, arXiv:1709.01507);
+official implementation: https://github.com/hujie-frank/SENet.
+ECA: "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks" (CVPR 2020,
+arXiv:1910.03151); official implementation: https://github.com/BangguWu/ECANet.
+"""
 
 from torch import Tensor, nn
 

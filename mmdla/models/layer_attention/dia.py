@@ -1,4 +1,8 @@
-"""DIA-LSTM (AAAI 2020): one recurrent unit recalibrates the residuals of all blocks of a stage."""
+"""DIA-LSTM: one recurrent unit recalibrates the residuals of all blocks of a stage.
+
+"DIANet: Dense-and-Implicit Attention Network" (AAAI 2020, arXiv:1905.10671);
+official implementation: https://github.com/gbup-group/DIANet.
+"""
 
 from mmengine.registry import MODELS
 

@@ -65,7 +65,7 @@ class Heads(nn.Module):
         return self, self.query, self.key, self.value, self.o, self.norm, self.drop_path
 
     def is_as_written(self) -> bool:
-        """Whether nothing was put in the place of the convolutions."""
+        """Return whether nothing was put in the place of the convolutions."""
         plain = type(self.query) is type(self.key) is nn.Conv1d
         return plain and is_plain_conv(self.value)
 
@@ -124,7 +124,7 @@ def depthwise(channels: int) -> nn.Conv2d:
 
 
 def is_plain_conv(conv: nn.Module) -> bool:
-    """Whether a module still is :func:`depthwise`: no quantized, parametrized or changed one."""
+    """Return whether a module is :func:`depthwise` still, not quantized or parametrized."""
     return (
         type(conv) is nn.Conv2d
         and conv.bias is None

@@ -1,4 +1,4 @@
-"""What a layer attention is to a ResNet stage."""
+"""Define the interface of a layer attention to a ResNet stage."""
 
 from typing import Any
 
@@ -150,7 +150,7 @@ class LayerAttention(BaseModule):
         return x, state
 
     def overrides(self, name: str) -> bool:
-        """Whether a class below this one, or the object itself, has its own method ``name``."""
+        """Return whether a subclass of this class, or the object, has its own method ``name``."""
         return name in self.__dict__ or getattr(type(self), name) is not getattr(
             LayerAttention, name
         )
@@ -173,7 +173,7 @@ class LayerAttention(BaseModule):
         return None
 
     def maps_summed(self, index: int) -> int:
-        """How many maps (C, H, W) block ``index`` adds up with weights, for counts of operations.
+        """Return how many maps (C, H, W) block ``index`` adds up with weights, to count operations.
 
         Counters see convolutions and matrix products only. What sums over blocks overrides this.
         """

@@ -1,7 +1,9 @@
 """Light layer attention, linear in the depth.
 
-MRLA-L: "Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023).
-DLA-L: "Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, 2406.13392).
+MRLA-L: "Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023, arXiv:2302.03985);
+official implementation: https://github.com/joyfang1106/MRLA.
+DLA-L: "Strengthening Layer Interaction via Dynamic Layer Attention" (IJCAI 2024, arXiv:2406.13392);
+official implementation: https://github.com/tunantu/Dynamic-Layer-Attention.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What the attentions of the MRLA family share: heads for every block, and fused blocks."""
+"""Share among the attentions of the MRLA family: heads for every block, and fused blocks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -108,7 +108,7 @@ class MultiHeadAttention(LayerAttention):
         raise NotImplementedError
 
     def can_carry(self, shortcut: Tensor, state) -> bool:
-        """Whether the state of the blocks before is one that fused operations can go on from."""
+        """Return whether fused operations can go on from the state of the blocks before."""
         return True
 
     def infer(self, index, residual, shortcut, state, last_norm, overwritable):
@@ -132,7 +132,7 @@ class MultiHeadAttention(LayerAttention):
         raise NotImplementedError
 
     def is_as_written(self) -> bool:
-        """Whether no subclass elsewhere changes a method that the fused form stands for."""
+        """Return whether no subclass elsewhere changes a method that the fused form stands for."""
         own = type(self)
         known = next(cls for cls in own.__mro__ if cls.__module__.startswith(__package__))
         return not any(
@@ -141,7 +141,7 @@ class MultiHeadAttention(LayerAttention):
         )
 
     def needs_gradients(self, *inputs: Tensor) -> bool:
-        """Whether a backward pass may go through this attention."""
+        """Return whether a backward pass may go through this attention."""
         if not torch.is_grad_enabled():
             return False
         return any(t.requires_grad for t in (*inputs, *self.parameters()))

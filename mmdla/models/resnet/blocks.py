@@ -29,14 +29,14 @@ def apply_relu(relu: nn.Module, x: Tensor, *makers: nn.Module) -> Tensor:
 
 
 def makes_new_maps(x: Tensor, *modules: nn.Module) -> bool:
-    """Whether what these modules return is nobody else's: plain layers, which nobody observes."""
+    """Return whether nobody else has what these modules return: plain layers without hooks."""
     return not is_looked_into(x) and not any(
         is_observed(m) or type(m) not in (nn.BatchNorm2d, nn.Conv2d, nn.ReLU) for m in modules
     )
 
 
 class ResidualBlock(BaseModule):
-    """What both blocks share.
+    """Hold what both blocks share.
 
     Args:
         in_channels (int): Channels of the input.
@@ -121,14 +121,14 @@ class ResidualBlock(BaseModule):
         self._modules['conv1'] = self._modules.pop('conv1')
 
     def can_leave_norm(self) -> bool:
-        """Whether ``residual(x, last_norm=False)`` leaves out an affine map and nothing else."""
+        """Return whether ``residual(x, last_norm=False)`` leaves out just an affine map."""
         norm = self.last_norm
         drops = self.training and not isinstance(self.drop_path, nn.Identity)
         seen = is_observed(norm) or is_observed(self.drop_path)
         return has_running_affine(norm) and not seen and not drops
 
     def owns_residual(self, last_norm: bool = True) -> bool:
-        """Whether nobody else has what ``residual(x, last_norm)`` returned."""
+        """Return whether nobody else has what ``residual(x, last_norm)`` returned."""
         made_by = self.last_norm if last_norm else self.conv(self.num_convs)
         kind = nn.BatchNorm2d if last_norm else nn.Conv2d
         return (
@@ -136,7 +136,7 @@ class ResidualBlock(BaseModule):
         )
 
     def is_as_written(self) -> bool:
-        """Whether the block ends in :meth:`finish` with a ReLU, whatever its residual is."""
+        """Return whether the block ends in :meth:`finish` with a ReLU, whatever its residual is."""
         own = type(self)
         return (
             own.forward is ResidualBlock.forward

@@ -1,4 +1,8 @@
-"""The ResNets for CIFAR, of 20 to 110 layers in three stages, with layer attention."""
+"""The ResNets for CIFAR, of 20 to 110 layers in three stages, with layer attention.
+
+Section 4.2 of "Deep Residual Learning for Image Recognition" (CVPR 2016, arXiv:1512.03385), in the
+form of DLA's official implementation: https://github.com/tunantu/Dynamic-Layer-Attention.
+"""
 
 from collections.abc import Sequence
 

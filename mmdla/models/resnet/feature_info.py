@@ -1,4 +1,4 @@
-"""What a backbone says of its outputs before it is run: channels and strides."""
+"""Describe the outputs of a backbone before it is run: channels and strides."""
 
 from __future__ import annotations
 

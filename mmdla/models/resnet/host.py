@@ -19,14 +19,14 @@ NOT_FOLLOWED = ('self', 'depth', 'init_cfg', 'pretrained')
 
 
 def host_scope() -> str | None:
-    """The library whose config is being built: ``'mmdet'``, ``'mmpretrain'``, ..., or None."""
+    """Return the library whose config is being built, e.g. ``'mmdet'``, or None."""
     scope = DefaultScope.get_current_instance()
     name = None if scope is None else scope.scope_name
     return None if name == 'mmengine' else name
 
 
 def host_class(name: str = 'ResNet') -> type | None:
-    """What ``name`` (or else ``'ResNet'``) means to the library whose config is being built.
+    """Return what ``name`` (or else ``'ResNet'``) means to the library whose config is being built.
 
     Libraries without a ResNet of their own (MMRotate, MMDetection3D, MMYOLO, MMOCR) are built on
     MMDetection and write ``mmdet.ResNet``.
@@ -94,7 +94,7 @@ def follow_host(init: Callable) -> Callable:
 
 
 def _within(out_indices: Any, num_stages: Any) -> tuple:
-    """The host's default for four stages, for as many as there are: all, or the last."""
+    """Return the host's default for four stages, for as many as there are: all, or the last."""
     if not isinstance(num_stages, int) or num_stages < 1:
         return out_indices  # refused where it is checked
     return tuple(sorted({min(i, num_stages - 1) for i in out_indices}))

@@ -86,7 +86,7 @@ def block_dilations(
 
 
 def check_stem_channels(stem_channels: Any, deep_stem: bool) -> int:
-    """A deep stem starts with half of the channels."""
+    """Return the channels of the stem; a deep one starts with half of them."""
     stem_channels = check_int('stem_channels', stem_channels)
     if deep_stem and stem_channels % 2:
         raise ValueError(f'stem_channels must be even for deep_stem=True, got {stem_channels}')

@@ -1,4 +1,10 @@
-"""ResNet with layer attention: the backbone."""
+"""ResNet with layer attention: the backbone.
+
+ResNet: "Deep Residual Learning for Image Recognition" (CVPR 2016, arXiv:1512.03385), with the
+arguments of MMDetection's and MMPretrain's. Layer attention: "Strengthening Layer Interaction via
+Dynamic Layer Attention" (IJCAI 2024, arXiv:2406.13392); official implementation:
+https://github.com/tunantu/Dynamic-Layer-Attention.
+"""
 
 import warnings
 from collections.abc import Sequence

@@ -76,7 +76,7 @@ class Step:
 
 
 class Attending:
-    """What the blocks of a stage share; no module, for the attention is a child of the backbone.
+    """State that the blocks of a stage share; no module, as the backbone has the attention.
 
     Args:
         attention (nn.Module): The layer attention of the stage.
@@ -88,7 +88,7 @@ class Attending:
         self.attention, self.attended, self.with_cp = attention, attended, with_cp
 
     def steps(self, blocks: Iterable[nn.Module], attend: Callable) -> list[nn.Module | Step]:
-        """What one forward pass calls in place of the blocks."""
+        """Return what one forward pass calls in place of the blocks."""
         steps, memory = list(blocks), [None]
         for n, i in enumerate(self.attended):
             steps[i] = Step(steps[i], self.attention, n, memory, attend, self.with_cp)
@@ -111,7 +111,7 @@ class Pass:
 
 
 class Woven:
-    """What is mixed into the class of a host's module; ``host`` is that class."""
+    """Mixin for the class of a host's module; ``host`` is that class."""
 
     host: type[nn.Module]
     attending: Attending
@@ -139,7 +139,7 @@ class WovenStage(Woven):
 
 @cache
 def subclass(*bases: type) -> type:
-    """The class of the host, the last of ``bases``, with the mixins before it."""
+    """Return the class of the host, the last of ``bases``, with the mixins before it."""
     host = bases[-1]
     names = dict(__module__=__name__, __doc__=host.__doc__, __new__=_new, host=host)
     return type(host.__name__, bases, names)

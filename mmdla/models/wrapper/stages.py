@@ -54,14 +54,14 @@ def find_stages(backbone: nn.Module) -> list[Stage]:
 
 
 def is_vision_transformer(backbone: nn.Module) -> bool:
-    """Whether all blocks of the backbone form one stage, over tokens of which some are extra."""
+    """Return whether all blocks form one stage, over tokens of which some are extra."""
     return isinstance(getattr(backbone, 'layers', None), nn.ModuleList) and isinstance(
         getattr(backbone, 'num_extra_tokens', None), int
     )
 
 
 def is_pyramid(backbone: nn.Module) -> bool:
-    """Whether every stage is a list of patch embedding, blocks and norm."""
+    """Return whether every stage is a list of patch embedding, blocks and norm."""
     layers = getattr(backbone, 'layers', None)
     return isinstance(layers, nn.ModuleList) and all(
         isinstance(layer, nn.ModuleList) and len(layer) == 3 for layer in layers

@@ -1,4 +1,7 @@
-"""MRLA for vision transformers (ICLR 2023, the official implementation's ``deit``).
+"""MRLA for vision transformers.
+
+"Cross-Layer Retrospective Retrieving via Layer Attention" (ICLR 2023, arXiv:2302.03985);
+official implementation: https://github.com/joyfang1106/MRLA, its folder ``deit``.
 
 Other than in the ResNets the input is normed rather than the output, and the class token, which is
 no part of the map, gets its own normed value added.

@@ -1,6 +1,6 @@
 """Every layer attention in every backbone and host: it trains, or is refused with the reason.
 
-``tools/feature_table.py`` runs this file and writes the README's table from what passed.
+``dev/feature_table.py`` runs this file and writes the README's table from what passed.
 """
 
 import importlib.util

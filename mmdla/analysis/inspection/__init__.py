@@ -1,0 +1,7 @@
+"""Look inside: what the layer attention of a model does on given pictures or during training."""
+
+from .hook import LayerAttentionHook
+from .recording import Recording, record
+from .records import StageRecord
+
+__all__ = ['LayerAttentionHook', 'Recording', 'StageRecord', 'record']

@@ -1,7 +1,0 @@
-"""Look inside: what the layer attention of a model does on given pictures or during training."""
-
-from .hook import LayerAttentionHook
-from .recorder import Recording, record
-from .records import StageRecord
-
-__all__ = ['LayerAttentionHook', 'Recording', 'StageRecord', 'record']
