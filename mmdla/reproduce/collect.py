@@ -62,7 +62,7 @@ def markdown(table: Table, lines: list[Line], root: Path, options: tuple[str, ..
     for line in lines:
         if line.values:
             seeds = ', '.join(map(str, line.values))
-            million = f'{measure(row_config(line.row, root)).parameters / 1e6:.2f}'
+            million = f'{measure(row_config(line.row, root), table.size).parameters / 1e6:.2f}'
             cells = [_cell(*line.summary(label)) for label in labels]
             rows.append([line.row.name, *cells, seeds, million, 'this run'])
     for other in neighbours(table.name):

@@ -10,8 +10,8 @@ from .tables import Table
 
 
 def machine_sizes(table: Table, nodes: int) -> tuple[int, ...]:
-    """Numbers of GPUs that a table is planned for; digits take a minute on one core."""
-    return (1,) if table.name == 'digits' else (1, GPUS_PER_NODE, nodes * GPUS_PER_NODE)
+    """Numbers of GPUs that a table is planned for; the small ones need none."""
+    return (1,) if table.is_small else (1, GPUS_PER_NODE, nodes * GPUS_PER_NODE)
 
 
 def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> str:
@@ -22,7 +22,7 @@ def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> s
     rows = [[*titles, 'GB a GPU (pictures)'], ['---'] * 6]
     for run in {run.plan.row: run for run in runs}.values():
         cfg = run.config()
-        counts = count(cfg)
+        counts = count(cfg, table.size)
         hours = [counts.hours(**table.pictures, gpus=n, tflops=tflops) for n in sizes]
         batches = [batch_of_a_gpu(cfg, n) for n in sizes]
         memory = [
@@ -47,9 +47,9 @@ def commands(table: Table, run: Run, nodes: int) -> str:
     plan: Plan = run.plan
     lines = []
     for where, of_machine in shell_lines(plan, run.config(), nodes).items():
-        if table.name == 'digits' and not where.startswith('1 GPU'):
+        if table.is_small and not where.startswith('1 GPU'):
             continue
-        where = 'one process' if table.name == 'digits' else where
+        where = 'one process' if table.is_small else where
         lines += [f'# {plan.row.name}, seed {plan.seed}: {where}', *of_machine]
     return '\n'.join(lines)
 
