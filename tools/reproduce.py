@@ -141,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 train(table, runs, args)
             lines = collect.collect(runs)
             options = tuple(args.cfg_options)
+            if table.is_small:
+                from mmdla.reproduce.figures import draw  # with matplotlib, which takes its time
+
+                draw(table, lines, runs, args.work_dir / name / 'results.svg', ROOT)
             print('\n' + collect.write(table, lines, args.work_dir / name, ROOT, options))
 
 

@@ -1,5 +1,5 @@
-# Blood cells (BCCD): Faster R-CNN from random weights on images of half the size, 320x240. Trained on
-# the published train part; the val part was for decisions, numbers are those of the test part.
+# Blood cells (BCCD): Faster R-CNN from random weights, on images of half the size, 320x240. It is
+# trained on the published train part; decisions are for the val part, numbers are of the test part.
 _base_ = 'slim_detector.py'
 
 epochs = 3

@@ -1,13 +1,12 @@
-# A two-stage detector that a CPU core trains in minutes: a ResNet-50 of a quarter of the width, whose
-# stages have the blocks (3, 4, 6, 3) of the full one with the 64 to 512 channels of the CIFAR
-# networks, and narrow heads. All of it learns, from random weights; the recipe was decided on the
-# plain network alone (docs/results.md).
+# A two-stage detector that a CPU core trains in minutes: a ResNet-50 of a quarter of the width,
+# with the blocks (3, 4, 6, 3) of the full one and 64 to 512 channels, and narrow heads. All of it
+# learns, from random weights; the protocol is in docs/results.md.
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmdla'], allow_failed_imports=False)
 
 attentions = dict(
-    # Reductions are those of the CIFAR networks, which have these channels; the rest is the default:
-    # no drop path, and the attention starts with random weights, as the official one does.
+    # The reduction is that of the CIFAR networks, the rest is the default: no drop path, and the
+    # attention starts with random weights, as the official one does.
     plain=None,
     se=dict(type='SE'),
     eca=dict(type='ECA'),

@@ -23,7 +23,7 @@ HINTS = dict(
         'Benchmark Collection, BBBC038), with the public corrections of its masks, in the COCO '
         'layout; docs/results.md says which.'
     ),
-    bccd='BCCD is the repository BCCD_Dataset of Shenggan on GitHub; docs/results.md has the layout.',
+    bccd='BCCD is the repository Shenggan/BCCD_Dataset on GitHub; docs/results.md has the layout.',
     digits='python tools/demo/digits.py fetches and lays out the digits.',
 )
 BLOCK = 2**24  # bytes read at once
