@@ -22,7 +22,6 @@ model = dict(
         frozen_stages=-1,
         norm_eval=False,
         init_cfg=None,
-        layer_attention=None,
     ),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
