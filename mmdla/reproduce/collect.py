@@ -5,6 +5,7 @@ import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -73,6 +74,14 @@ def compare(table: Table, lines: list[Line], root: Path) -> dict[str, dict[str, 
     Of metrics of COCO's AP with an interval over images, where the predictions were kept.
     """
     first = next((line for line in lines if line.row == table.rows[0] and line.values), None)
+
+    @cache
+    def scores_of(name: str, seed: int, kind: str) -> ImageScores:
+        line = by_name[name]
+        truth = root / row_config(line.row, root).val_evaluator.ann_file
+        return ImageScores(truth, line.folders[seed] / f'{PREDICTIONS}.{kind}.json', kind)
+
+    by_name = {line.row.name: line for line in lines}
     result: dict[str, dict[str, Difference]] = {}
     for line in lines if first else ():
         for metric in table.metrics if line is not first else ():
@@ -84,16 +93,9 @@ def compare(table: Table, lines: list[Line], root: Path) -> dict[str, dict[str, 
             if difference is None:
                 continue
             if line.row.keeps_predictions and metric.key in IOU_TYPES:
-                truth = Path(row_config(line.row, root).val_evaluator.ann_file)
+                kind = IOU_TYPES[metric.key]
                 scores = [
-                    [
-                        ImageScores(
-                            root / truth,
-                            of.folders[s] / f'{PREDICTIONS}.{IOU_TYPES[metric.key]}.json',
-                            IOU_TYPES[metric.key],
-                        )
-                        for s in difference.seeds
-                    ]
+                    [scores_of(of.row.name, s, kind) for s in difference.seeds]
                     for of in (line, first)
                 ]
                 difference = replace(difference, interval=over_images(*scores))

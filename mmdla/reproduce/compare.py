@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from mmdla.errors import InputError
 
 DETECTIONS = 100  # of an image, the limit of COCO's AP
-SAMPLES = 1000
+SAMPLES = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -94,23 +95,21 @@ class ImageScores:
         precision = evaluation.eval['precision']  # (IoU, recall, category, 1, 1); -1: none to find
         return 100 * float(precision[precision > -1].mean()) if (precision > -1).any() else 0.0
 
+    @cached_property
+    def resampled(self) -> np.ndarray:
+        """AP on images drawn with replacement, the same for all detectors: (:data:`SAMPLES`,)."""
+        generator = np.random.default_rng(0)
+        samples = generator.integers(self.count, size=(SAMPLES, self.count))
+        return np.array([self.ap(sample) for sample in samples])
 
-def over_images(
-    ours: Sequence[ImageScores],
-    others: Sequence[ImageScores],
-    samples: int = SAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
+
+def over_images(ours: Sequence[ImageScores], others: Sequence[ImageScores]) -> tuple[float, float]:
     """95 % interval of the difference in mean AP, for other images of the same kind.
 
-    Images are drawn with replacement, the same for both rows and for all seeds of training.
+    Args:
+        ours (Sequence[ImageScores]): A row, one for every seed.
+        others (Sequence[ImageScores]): The row that it is compared with, likewise.
     """
-    count = ours[0].count
-    generator = np.random.default_rng(seed)
-    differences = []
-    for _ in range(samples):
-        sample = generator.integers(count, size=count)
-        means = [statistics.mean(scores.ap(sample) for scores in row) for row in (ours, others)]
-        differences.append(means[0] - means[1])
-    low, high = np.percentile(differences, (2.5, 97.5))
+    means = [np.mean([scores.resampled for scores in row], axis=0) for row in (ours, others)]
+    low, high = np.percentile(means[0] - means[1], (2.5, 97.5))
     return float(low), float(high)

@@ -9,8 +9,9 @@ from mmdla.models import DLAResNet
 class DeeperResNet(DLAResNet):
     """A ResNet-50 with three more blocks in its last stage: 59 layers.
 
-    With 16 base channels and no attention it has 2.32 M parameters and 416 M multiply-adds at 256x256 pixels, where
-    DLA-L with a reduction of 4 has 2.24 M and 399 M, the plain network 1.48 M and 363 M.
+    With 16 base channels and no attention it has 2.32 M parameters and 416 M multiply-adds at
+    256x256 pixels, where DLA-L with a reduction of 4 has 2.24 M and 399 M, the plain network
+    1.48 M and 363 M.
 
     Args:
         depth (int): 59.

@@ -1,10 +1,11 @@
 """The plan of a table: what every row takes, and the command lines that train it."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from .estimate import count
-from .launch import GPUS_PER_NODE, Plan, batch_of_a_gpu, shell_lines
+from .launch import GPUS_PER_NODE, Plan, batch_of_a_gpu, command, shell_lines
 from .runs import Run
 from .tables import Table
 
@@ -45,11 +46,12 @@ def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> s
 def commands(table: Table, run: Run, nodes: int) -> str:
     """Lines for a shell that train one run."""
     plan: Plan = run.plan
+    if table.is_small:
+        groups = {'one process': [shlex.join(command(plan, run.config(), 1, 'python', None))]}
+    else:
+        groups = shell_lines(plan, run.config(), nodes)
     lines = []
-    for where, of_machine in shell_lines(plan, run.config(), nodes).items():
-        if table.is_small and not where.startswith('1 GPU'):
-            continue
-        where = 'one process' if table.is_small else where
+    for where, of_machine in groups.items():
         lines += [f'# {plan.row.name}, seed {plan.seed}: {where}', *of_machine]
     return '\n'.join(lines)
 

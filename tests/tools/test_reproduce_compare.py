@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmdla.errors import InputError
-from mmdla.reproduce import collect, figures, tables
+from mmdla.reproduce import collect, compare, figures, tables
 from mmdla.reproduce.compare import ImageScores, over_images, over_seeds
 
 IMAGES = 6
@@ -67,15 +67,16 @@ def test_ap_of_a_sample(scores):
     assert scores().ap([0, 1]) == 0
 
 
-def test_bootstrap(scores):
+def test_bootstrap(scores, monkeypatch):
+    monkeypatch.setattr(compare, 'SAMPLES', 200)
     none, half, every = scores(), scores(0, 1, 2), scores(*range(IMAGES))
-    assert over_images([half], [half], samples=20) == (0, 0)
-    assert over_images([every, every], [none, none], samples=20) == pytest.approx((100, 100))
-    low, high = over_images([every], [half], samples=200)
+    assert over_images([half], [half]) == (0, 0)
+    assert over_images([every, every], [none, none]) == pytest.approx((100, 100))
+    low, high = over_images([every], [half])
     assert 0 <= low < 100 - half.ap(range(IMAGES)) < high <= 100
-    assert over_images([half], [every], samples=200) == pytest.approx((-high, -low))
+    assert over_images([half], [every]) == pytest.approx((-high, -low))
     # with one seed that finds all and one that finds half, the difference is half as large
-    both = over_images([every, half], [half, half], samples=200)
+    both = over_images([every, half], [half, half])
     assert both == pytest.approx((low / 2, high / 2))
 
 
