@@ -51,6 +51,7 @@ val_dataloader = dict(
         metainfo=metainfo,
         pipeline=[
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale_factor=1.0, keep_ratio=True),  # masks ask for the factor
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             _base_.pack_test,
         ],
