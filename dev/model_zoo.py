@@ -37,10 +37,13 @@ TASKS = dict(
 )
 
 
+SMALL = ('demo', 'nuclei', 'bccd')  # configs of data that are not those of the tasks
+
+
 def configs(prefix: str = '') -> list[Path]:
-    """Return the shipped configs, without the demos on small data."""
+    """Return the shipped configs, without those on small data."""
     found = sorted((ROOT / 'configs').glob(f'{prefix}*.py'))
-    return [path for path in found if not path.stem.startswith('demo')]
+    return [path for path in found if not path.stem.startswith(SMALL)]
 
 
 @functools.cache

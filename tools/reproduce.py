@@ -8,6 +8,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import mmdla  # noqa: F401 - registers the models
@@ -40,6 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--nodes', type=int, default=NODES, help='machines with 8 GPUs, in the plan'
     )
     parser.add_argument('--gpus', type=int, default=1, help='GPUs of this machine to train on')
+    parser.add_argument('--jobs', type=int, default=1, help='trainings side by side')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'reproduce')
     parser.add_argument(
         '--deterministic', action='store_true', help='only deterministic algorithms of PyTorch'
@@ -49,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
     args = parser.parse_args(argv)
-    for name in ('tflops', 'nodes', 'gpus'):
+    for name in ('tflops', 'nodes', 'gpus', 'jobs'):
         if getattr(args, name) <= 0:
             parser.error(f'argument --{name}: must be positive, got {getattr(args, name)}')
     only_show = args.dry_run or args.check_data
@@ -102,11 +105,23 @@ def check_data(args: argparse.Namespace, names: Sequence[str]) -> None:
 def train(table: tables.Table, runs: list[Run], args: argparse.Namespace) -> None:
     if not args.skip_data_check:
         check_table_data(table, runs[0].config(), may_download=True)
-    for number, run in enumerate(runs, 1):
-        where = f'{run.plan.row.name}, seed {run.plan.seed}'
-        print(f'\n[{number}/{len(runs)}] {where}', flush=True)
-        result = run.execute(args.gpus)
-        print(f'{where}: ' + ', '.join(f'{k} {v:.2f}' for k, v in result.items()), flush=True)
+    seeds = dict.fromkeys(run.plan.seed for run in runs)
+    # all rows of a seed before those of the next, so that what is finished can be compared
+    ordered = sorted(runs, key=lambda run: list(seeds).index(run.plan.seed))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            for _ in pool.map(partial(train_one, args.gpus), ordered):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def train_one(gpus: int, run: Run) -> None:
+    where = f'{run.plan.row.name}, seed {run.plan.seed}'
+    print(f'\n{where}', flush=True)
+    result = run.execute(gpus)
+    print(f'{where}: ' + ', '.join(f'{k} {v:.2f}' for k, v in result.items()), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -126,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 train(table, runs, args)
             lines = collect.collect(runs)
             options = tuple(args.cfg_options)
+            if table.is_small:
+                from mmdla.reproduce.figures import draw  # with matplotlib, which takes its time
+
+                draw(table, lines, runs, args.work_dir / name / 'results.svg', ROOT)
             print('\n' + collect.write(table, lines, args.work_dir / name, ROOT, options))
 
 

@@ -18,6 +18,12 @@ HINTS = dict(
     coco=COCO_HINT,
     coco_masks=COCO_HINT,
     imagenet=IMAGENET_HINT,
+    nuclei=(
+        'The images are those of stage 1 of the Data Science Bowl 2018 (Kaggle; Broad Bioimage '
+        'Benchmark Collection, BBBC038), with the public corrections of its masks, in the COCO '
+        'layout; docs/results.md says which.'
+    ),
+    bccd='BCCD is the repository Shenggan/BCCD_Dataset on GitHub; docs/results.md has the layout.',
     digits='python projects/demo/digits.py fetches and lays out the digits.',
 )
 BLOCK = 2**24  # bytes read at once
@@ -56,7 +62,8 @@ def _coco(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
     if not is_whole:
         yield f'- {annotations}: it ends in the middle, the file is not whole'
     folder = Path(dataset.data_root, dataset.data_prefix.img)
-    yield from _compare(f'{folder}: pictures', count_pictures(folder), table.pictures[part])
+    expected = table.in_folder or table.pictures[part]
+    yield from _compare(f'{folder}: pictures', count_pictures(folder), expected)
 
 
 def _folders(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:

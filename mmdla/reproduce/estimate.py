@@ -64,9 +64,16 @@ class Counts:
         return (FLOAT * (self.parameters + copies * self.learning) + batch * self.saved) / 2**30
 
 
-def count(cfg: Config) -> Counts:
-    """Count the model of a config on the meta device, where nothing is computed."""
-    size = measure(cfg)
+def count(cfg: Config, size: tuple[int, int] | None = None) -> Counts:
+    """Count the model of a config on the meta device, where nothing is computed.
+
+    Args:
+        cfg (Config): The config.
+        size (tuple[int, int], optional): Height and width of an image. Default: that of COCO's
+            recipe for detectors, that of the kind of model for others.
+    """
+    detector_size = size or DETECTOR_SIZE
+    size = measure(cfg, size)
     model = build_on_meta(cfg).train()
     optimizer = cfg.optim_wrapper.optimizer
     states = STATES[optimizer.type] if optimizer.get('momentum', True) else 0
@@ -75,14 +82,16 @@ def count(cfg: Config) -> Counts:
         parameters=size.parameters,
         learning=sum(p.numel() for p in model.parameters() if p.requires_grad),
         macs=size.macs,
-        saved=saved_by_a_picture(cfg, model, size.size),
+        saved=saved_by_a_picture(cfg, model, size.size, detector_size),
         states=states,
         epochs=epochs,
         validations=-(-epochs // interval),
     )
 
 
-def saved_by_a_picture(cfg: Config, model: nn.Module, size: tuple[int, int]) -> int:
+def saved_by_a_picture(
+    cfg: Config, model: nn.Module, size: tuple[int, int], detector_size: tuple[int, int]
+) -> int:
     """Bytes kept for the backward pass, of two pictures (batch norm needs them), halved.
 
     The reference operations are counted, which run on every device; compiled kernels keep less.
@@ -92,7 +101,7 @@ def saved_by_a_picture(cfg: Config, model: nn.Module, size: tuple[int, int]) -> 
     if cfg.default_scope != 'mmdet':
         images = torch.empty(batch, 3, *size, device='meta')
         return saved_bytes(model, lambda: model.head(model.extract_feat(images))) // batch
-    images = torch.empty(batch, 3, *DETECTOR_SIZE, device='meta')
+    images = torch.empty(batch, 3, *detector_size, device='meta')
     boxes = masks = 0
     if hasattr(model, 'roi_head'):
         sampler = cfg.model.train_cfg.rcnn.sampler

@@ -17,6 +17,7 @@ RESUMABLE = (
     'default_hooks.checkpoint.interval=1',
     'default_hooks.checkpoint.max_keep_ckpts=2',  # one is whole while the next is written
 )
+PREDICTIONS = 'val'  # <folder>/val.bbox.json: what a detector found in the last validation
 GPUS_PER_NODE = 8
 
 
@@ -41,7 +42,10 @@ class Plan:
     def added(self) -> tuple[str, ...]:
         """Options beyond the row's own, without those that depend on the number of GPUs."""
         deterministic = ('randomness.deterministic=True',) if self.deterministic else ()
-        return (*RESUMABLE, f'randomness.seed={self.seed}', *deterministic, *self.options)
+        kept = f'val_evaluator.outfile_prefix={self.folder}/{PREDICTIONS}'
+        predictions = (kept,) if self.row.keeps_predictions else ()
+        own = f'randomness.seed={self.seed}', *deterministic, *predictions
+        return (*RESUMABLE, *own, *self.options)
 
     def arguments(self, cfg: Config, gpus: int, resume: Path | None = None) -> list[str]:
         """What follows the config's name on the command line of ``tools/train.py``.

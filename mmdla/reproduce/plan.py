@@ -1,17 +1,18 @@
 """The plan of a table: what every row takes, and the command lines that train it."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from .estimate import count
-from .launch import GPUS_PER_NODE, Plan, batch_of_a_gpu, shell_lines
+from .launch import GPUS_PER_NODE, Plan, batch_of_a_gpu, command, shell_lines
 from .runs import Run
 from .tables import Table
 
 
 def machine_sizes(table: Table, nodes: int) -> tuple[int, ...]:
-    """Numbers of GPUs that a table is planned for; digits take a minute on one core."""
-    return (1,) if table.name == 'digits' else (1, GPUS_PER_NODE, nodes * GPUS_PER_NODE)
+    """Numbers of GPUs that a table is planned for; the small ones need none."""
+    return (1,) if table.is_small else (1, GPUS_PER_NODE, nodes * GPUS_PER_NODE)
 
 
 def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> str:
@@ -22,7 +23,7 @@ def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> s
     rows = [[*titles, 'GB a GPU (pictures)'], ['---'] * 6]
     for run in {run.plan.row: run for run in runs}.values():
         cfg = run.config()
-        counts = count(cfg)
+        counts = count(cfg, table.size)
         hours = [counts.hours(**table.pictures, gpus=n, tflops=tflops) for n in sizes]
         batches = [batch_of_a_gpu(cfg, n) for n in sizes]
         memory = [
@@ -45,11 +46,12 @@ def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> s
 def commands(table: Table, run: Run, nodes: int) -> str:
     """Lines for a shell that train one run."""
     plan: Plan = run.plan
+    if table.is_small:
+        groups = {'one process': [shlex.join(command(plan, run.config(), 1, 'python', None))]}
+    else:
+        groups = shell_lines(plan, run.config(), nodes)
     lines = []
-    for where, of_machine in shell_lines(plan, run.config(), nodes).items():
-        if table.name == 'digits' and not where.startswith('1 GPU'):
-            continue
-        where = 'one process' if table.name == 'digits' else where
+    for where, of_machine in groups.items():
         lines += [f'# {plan.row.name}, seed {plan.seed}: {where}', *of_machine]
     return '\n'.join(lines)
 

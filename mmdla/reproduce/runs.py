@@ -24,7 +24,7 @@ from .tables import Table, row_config
 DECISIVE = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper',
             'param_scheduler', 'train_cfg', 'randomness')  # fmt: skip
 NOT_DECISIVE = {'batch_size', 'num_workers', 'persistent_workers', 'pin_memory', 'data_root',
-                'ann_file', 'backend_args', 'loss_scale'}  # fmt: skip
+                'ann_file', 'backend_args', 'loss_scale', 'outfile_prefix'}  # fmt: skip
 CHECKPOINT = 'epoch_{}.pth'
 PATIENCE = 10  # seconds; workers that load data notice after five that their training was killed
 

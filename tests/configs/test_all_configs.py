@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import mmdla
 from mmdla.models.resnet.blocks import Bottleneck
+from mmdla.reproduce.tables import COMPARED
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 MODELS_OF_CIFAR = {
@@ -41,13 +42,15 @@ def test_configs_are_there():
         f'{name}_dla_r50{data}' for name in ('pspnet', 'deeplabv3plus') for data in ('', '_ade20k')
     }
     names |= {'rotated_retinanet_dla_r50', 'td_hm_dla_r50_coco'}
+    names |= {f'{data}_{name}' for data in ('nuclei', 'bccd') for name in COMPARED}
     assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 
 @pytest.mark.parametrize('path', readable(CONFIGS), ids=lambda p: p.stem)
 def test_builds(path):
     cfg = Config.fromfile(path)
-    assert cfg.custom_imports.imports == ['mmdla']
+    control = ['mmdla.reproduce.control'] if path.stem.endswith('_deeper') else []
+    assert cfg.custom_imports.imports == ['mmdla', *control]
     init_default_scope(cfg.default_scope)
     cfg.model.pop('data_preprocessor', None)
     reads_numbers = path.stem.endswith(('pvtv2_b1', 'swin_t'))  # their hosts, of a tensor

@@ -5,7 +5,7 @@ import math
 
 from hypothesis import strategies as st
 
-from mmdla.models.layer_attention import known_types
+from mmdla.models.layer_attention.build import OURS
 
 NAN, INF = math.nan, math.inf
 NOT_INTEGERS = [True, 1.0, 2.5, NAN, INF, '1', '', b'1', [1], (), {}, {1: 2}, object()]
@@ -64,7 +64,7 @@ TAKES = {
     'KCLA': ['head_channels', 'kernel_size', 'drop_path_rate', 'restart_block'],
     'RLA': ['hidden_channels', 'eca', 'append_state'],
 }  # fmt: skip
-assert set(TAKES) == set(known_types())
+assert set(TAKES) == set(OURS)
 WRONG_IN_ATTENTION['refresh'] = WRONG_IN_ATTENTION['context']
 OF_STAGE = {
     'KCLA': ['previous_channels', 'stride'],

@@ -72,6 +72,27 @@ def test_pictures_are_counted_across_blocks(tiny_coco, monkeypatch, block):
     assert count_images(file) == (len(json.loads(file.read_text())['images']), True)
 
 
+def test_parts_that_share_a_folder(repo, tiny_coco, tmp_path):
+    """Each part has a list of its own images, the folder has those of all parts."""
+    table = dataclasses.replace(
+        tables.read_table('bccd', repo), pictures=dict(train=2, val=2), in_folder=4
+    )
+    root = tmp_path / 'bccd'
+    (root / 'images').mkdir(parents=True)
+    (root / 'annotations').mkdir()
+    for part, target in (('train', 'train'), ('val', 'test')):
+        for image in (tiny_coco / f'{part}2017').iterdir():
+            shutil.copy(image, root / 'images')
+        source = tiny_coco / f'annotations/instances_{part}2017.json'
+        shutil.copy(source, root / f'annotations/instances_{target}.json')
+    cfg = config(repo, table, root)
+    cfg.val_evaluator.ann_file = str(root / 'annotations/instances_test.json')
+    check_table_data(table, cfg)
+    next((root / 'images').iterdir()).unlink()
+    with pytest.raises(InputError, match=r'(?s)images: pictures: 3, expected 4.*BCCD_Dataset'):
+        check_table_data(table, cfg)
+
+
 def test_coco_is_not_there(repo, tmp_path):
     table = tables.read_table('coco_masks', repo)
     with pytest.raises(InputError, match=r'(?s)train2017/   <- missing.*cocodataset\.org'):

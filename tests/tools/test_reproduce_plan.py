@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmdla.engine.config import apply_options
 from mmdla.errors import InputError
 from mmdla.reproduce import plan, published, tables
+from mmdla.reproduce.collect import size_of
 from mmdla.reproduce.estimate import Counts, count
 from mmdla.reproduce.launch import Plan, fit_batch
 from mmdla.reproduce.runs import Run
@@ -185,3 +186,28 @@ def test_dry_run(tool, repo, monkeypatch, capsys):
     assert 'hours on 1 / 8 / 32 GPUs' in text
     assert text.count('NNODES=4') == 4
     assert 'configs/cifar10_dla_b.py' in text and 'model.backbone.depth=56' in text
+
+
+@pytest.mark.parametrize(('name', 'epochs'), [('nuclei', 3), ('bccd', 3), ('digits', 12)])
+def test_dry_run_of_what_a_core_trains(tool, repo, monkeypatch, capsys, name, epochs):
+    monkeypatch.chdir(repo)
+    table = tables.read_table(name, repo)
+    rows = [row.name for row in table.rows if row.name.endswith(('plain', 'dla_l'))]
+    tool('reproduce')(['--dry-run', '--table', name, '--rows', *rows, '--seeds', '0', '1'])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f'## {table.title} (--table {name}), seeds 0, 1'
+    commands = [line for line in lines if line.startswith('python tools/train.py')]
+    assert len(commands) == 4  # for one process alone
+    for row in rows:
+        assert any(line.startswith(f'| {row} |') and f'| {epochs} |' in line for line in lines)
+        assert sum(f'/{row}/seed1' in line for line in commands) == 1
+
+
+@pytest.mark.parametrize('name', ['nuclei', 'bccd'])
+def test_the_control_is_as_large_as_dla_l(repo, name):
+    """Neither smaller in parameters or multiply-adds, nor much larger."""
+    table = tables.read_table(name, repo)
+    sizes = {row.name: size_of(table, row, repo) for row in table.rows[:4]}
+    control, dla = sizes[f'{name}_deeper'], sizes[f'{name}_dla_l']
+    assert 1 <= control.parameters / dla.parameters < 1.05
+    assert 1 <= control.macs / dla.macs < 1.05

@@ -1,0 +1,2 @@
+_base_ = '_base_/bccd.py'
+model = dict(backbone=dict(layer_attention=_base_.attentions.dla_l))

@@ -1,0 +1,2 @@
+_base_ = '_base_/nuclei.py'
+model = dict(backbone=dict(layer_attention=_base_.attentions.mrla_b))
