@@ -32,8 +32,7 @@ LEFT_OUT = (
         ),
         EXPORT,
     ),
-    ('2.6', ('tests/ops/test_ops_gpu.py::',), TRITON),
-    ('2.6', ('tests/ops/test_ops_inference.py::*-triton]',), TRITON),
+    ('2.6', ('tests/ops/test_triton.py::',), TRITON),
     ('2.6', ('tests/models/test_memory.py::test_checkpointing_saves',), META),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import pytest
 from left_out import LEFT_OUT, left_out_here, reason_for
 
-ANY = 'tests/ops/test_ops_gpu.py::test_join[1]'
+ANY = 'tests/ops/test_triton.py::test_x[1]'
 
 
 def test_nothing_is_left_out_on_current_pytorch():
@@ -16,9 +16,9 @@ def test_nothing_is_left_out_on_current_pytorch():
     ('test', 'left_out'),
     [
         (ANY, True),
-        ('tests/ops/test_ops_inference.py::test_light_attention_of_join[True-triton]', True),
-        ('tests/ops/test_ops_inference.py::test_light_attention_of_join[True-cpu]', False),
-        ('tests/ops/test_ops_light.py::test_equals_reference[1]', False),
+        ('tests/cli/test_export.py::test_backbone[DLALight-dynamo]', True),
+        ('tests/cli/test_export.py::test_backbone[DLALight-torchscript]', False),
+        ('tests/ops/test_operations.py::test_x[1]', False),
     ],
 )
 def test_by_id(test, left_out):
