@@ -130,11 +130,10 @@ def _affine(n: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 def _reference(*args) -> tuple[Tensor, ...]:
     n = _inputs(*args)
-    none = n.y.new_empty(0)
+    none, *state = (n.y.new_empty(0) for _ in range(4))  # results share no memory
     delta = _centre(n.y)  # (9,)
     a = _gate(n)[0].repeat_interleave(n.head_channels, -1)  # (B, C)
     kx = a.unsqueeze(-1) * n.value.view(-1, 9)  # (B, C, 9)
-    state = (none, none, none)
     if n.extract is None:
         ks = (n.lambda_.view(-1, 1) * delta).expand(kx.shape)  # (B, C, 9)
     else:

@@ -32,6 +32,14 @@ KINDS = {
     'RLA': dict(hidden_channels=4),
     None: {},
 }
+
+
+@pytest.fixture(autouse=True)
+def _results_that_share_memory_are_errors(monkeypatch):
+    """As PyTorch has it where ``CI`` is set; else it only warns."""
+    monkeypatch.setattr(torch._functorch.config, 'error_on_custom_op_aliasing', True, raising=False)
+
+
 EVERY = pytest.mark.parametrize('kind', KINDS)
 MODES = pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 

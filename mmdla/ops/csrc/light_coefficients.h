@@ -204,7 +204,9 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
       }
     }
   });
-  return {kx, ks, bias, h, c_next, u_next};
+  // results share no memory, also those that are empty
+  const auto own = [&](const Tensor& t) { return t.is_same(none) ? at::empty_like(none) : t; };
+  return {kx, ks, own(bias), own(h), own(c_next), own(u_next)};
 }
 
 // Gradients of y, s, u, c, query, key, value, lambda, extract, the eight weights of the unit, the
