@@ -120,7 +120,9 @@ def test_wheel_builds_the_kernels(installed):
 def test_wheel_predicts_and_knows_its_configs(installed, small_config, checkpoint, tmp_path):
     names = installed('configs').stdout.split()
     assert names == sorted(path.stem for path in ROOT.glob('configs/*.py'))
-    result = installed('predict', small_config, checkpoint, DINER / 'photo.jpg', '--out', tmp_path / 'found')
+    result = installed(
+        'predict', small_config, checkpoint, DINER / 'photo.jpg', '--out', tmp_path / 'found'
+    )
     assert result.returncode == 0, result.stderr
     assert len(json.loads((tmp_path / 'found/predictions.json').read_text())['results']) == 1
 

@@ -188,7 +188,7 @@ BAD = [
     (TypeError, 'layer_attention.*DLALight', dict(layer_attention='DLALight')),
     (ValueError, "layer_attention.*'type'", dict(layer_attention=dict(reduction=4))),
     (TypeError, 'reducton', dict(layer_attention=dict(type='DLALight', reducton=4))),
-        (ValueError, "unknown type 'DSU'", dict(layer_attention=dict(type='DSU'))),
+        (TypeError, 'DSU is no LayerAttention', dict(layer_attention=dict(type='DSU'))),
     (ValueError, 'head_channels.*72', dict(base_channels=72)),
     (ValueError, 'reduction.*-3', dict(layer_attention=dict(type='DLALight', reduction=-3))),
     (ValueError, r'out_indices.*0..1.*num_stages=2.*\(0, 2\)',
