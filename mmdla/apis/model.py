@@ -12,7 +12,7 @@ from torch import nn
 from mmdla.apis.pipeline import test_dataset
 from mmdla.checkpoint import read_checkpoint
 from mmdla.config_types import resolve_type
-from mmdla.engine.config import check_weights, load_whole_checkpoint, register_host_modules
+from mmdla.engine.config import check_weights, explain_mismatch, register_host_modules
 from mmdla.errors import InputError
 
 TASKS = dict(mmdet='detection', mmpretrain='classification')
@@ -87,7 +87,8 @@ def load_weights(
     """Load the weights of a model from :func:`build_model`; see :func:`load_model`."""
     state, meta = read_checkpoint(checkpoint)
     check_weights(state, model.state_dict(), checkpoint)
-    load_whole_checkpoint(lambda _, strict: model.load_state_dict(state, strict), checkpoint)
+    with explain_mismatch(checkpoint):
+        model.load_state_dict(state)
     model.dataset_meta = _dataset_meta(cfg, meta)
     return model.to(device).eval()
 

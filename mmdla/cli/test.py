@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from mmdla.apis.pipeline import test_dataset
 from mmdla.checkpoint import read_state_dict
+from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.cli.command_line import add_common_options, is_first_on_machine, parse
 from mmdla.config_types import type_name
 from mmdla.datasets.check_data import check_annotations
@@ -26,8 +27,8 @@ from mmdla.engine.config import (
     check_checkpoint,
     check_weights,
     check_work_dir,
+    explain_mismatch,
     load_config,
-    load_whole_checkpoint,
     set_classification_defaults,
 )
 from mmdla.errors import InputError
@@ -122,10 +123,14 @@ def write_metrics_once(runner: Runner) -> None:
 
 
 def load_checkpoint(runner: Runner, load: Callable, path: str, **kwargs: Any) -> Any:
-    """``runner.load_checkpoint``, but nothing in the file is executed, and all of it must fit."""
+    """Load by ``runner.load_checkpoint``, but execute nothing in the file, and all of it must fit.
+
+    MMEngine only logs what does not fit, and the metric of a partly random model misleads.
+    """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_weights(read_state_dict(path), model.state_dict(), path)
-    return load_whole_checkpoint(load, path, **kwargs)
+    with explain_mismatch(path), restricted_loading():
+        return load(path, **{**kwargs, 'strict': True})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

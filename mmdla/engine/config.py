@@ -6,9 +6,9 @@ import inspect
 import os
 import textwrap
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mmdla.checkpoint.check import listed, weight_problems
 from mmdla.checkpoint.errors import CheckpointError
-from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.config_types import import_types, infer_scope
 from mmdla.engine.distributed import check_launcher, join_cpu_processes
 from mmdla.errors import InputError
@@ -177,18 +176,16 @@ def check_work_dir(path: str) -> None:
         raise InputError(f'--work-dir {path}: {folder} cannot be written to')
 
 
-def load_whole_checkpoint(load: Callable, path: str, **kwargs: Any) -> Any:
-    """Load a checkpoint by ``Runner.load_checkpoint`` and accept nothing missing or left over.
-
-    MMEngine only logs what does not fit, and the metric of a partly random model misleads.
+@contextmanager
+def explain_mismatch(path: str) -> Iterator[None]:
+    """Say of which checkpoint it is what the strict loading inside finds missing or left over.
 
     Raises:
         CheckpointError: The file cannot be read.
         InputError: It does not fit the model.
     """
     try:
-        with restricted_loading():
-            return load(path, **{**kwargs, 'strict': True})
+        yield
     except (CheckpointError, RuntimeError, AttributeError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError) and str(path) in str(error):
             raise  # of the file, not of what is in it
