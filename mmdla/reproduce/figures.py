@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmdla.files import written_whole
+from mmdla.files import atomic_write
 
 from .collect import Line, size_of
 from .runs import Run, read_scalars
@@ -50,7 +50,7 @@ def draw(table: Table, lines: list[Line], runs: list[Run], target: Path, root: P
     figure.suptitle(table.title)
     # letters as text, and the same file from the same logs
     settings = {'svg.fonttype': 'none', 'svg.hashsalt': table.name}
-    with written_whole(target) as part, matplotlib.rc_context(settings):
+    with atomic_write(target) as part, matplotlib.rc_context(settings):
         figure.savefig(part, format='svg', metadata=dict(Date=None))
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from mmengine.config import Config
 
-from mmdla.checkpoint import find_damage
+from mmdla.checkpoint import verify_checkpoint
 from mmdla.errors import InputError
 
 from .launch import Plan, command
@@ -86,7 +86,7 @@ class Run:
         """
         for epoch in range(self.config().train_cfg.max_epochs - 1, 0, -1):
             path = self.folder / CHECKPOINT.format(epoch)
-            if find_damage(path) is None:
+            if verify_checkpoint(path) is None:
                 return path
         return None
 
