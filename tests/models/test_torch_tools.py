@@ -34,13 +34,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _results_that_share_memory_are_errors(monkeypatch):
-    """As PyTorch has it where ``CI`` is set; else it only warns."""
-    if hasattr(torch._functorch.config, 'error_on_custom_op_aliasing'):  # not in PyTorch 2.4
-        monkeypatch.setattr(torch._functorch.config, 'error_on_custom_op_aliasing', True)
-
-
 EVERY = pytest.mark.parametrize('kind', KINDS)
 MODES = pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 
