@@ -9,7 +9,7 @@ arXiv:1910.03151); official implementation: https://github.com/BangguWu/ECANet.
 from torch import Tensor, nn
 
 from ..arguments import check_int
-from ..layers import NORMS, check_layer_type
+from ..layers import build_norm
 from ..register import register_yielding
 from .heads import channel_conv, pool
 from .interface import LayerAttention
@@ -22,9 +22,7 @@ class ChannelAttention(LayerAttention):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        check_layer_type(
-            'norm_cfg', self.norm_cfg, NORMS
-        )  # there is none, but a wrong one is refused
+        build_norm(self.norm_cfg, self.channels)  # not used, but a wrong one is refused
 
     def recalibrate(self, index, residual, state):
         scale = self.blocks[index](pool(residual)).sigmoid()  # (B, C)

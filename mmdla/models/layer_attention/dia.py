@@ -7,7 +7,7 @@ official implementation: https://github.com/gbup-group/DIANet.
 from mmengine.registry import MODELS
 
 from ..dsu import DSU
-from ..layers import NORMS, check_layer_type
+from ..layers import build_norm
 from .heads import pool
 from .interface import LayerAttention
 
@@ -31,9 +31,7 @@ class DIALSTM(LayerAttention):
 
     def __init__(self, channels: int, num_blocks: int, reduction: int = 4, **kwargs) -> None:
         super().__init__(channels, num_blocks, **kwargs)
-        check_layer_type(
-            'norm_cfg', self.norm_cfg, NORMS
-        )  # there is none, but a wrong one is refused
+        build_norm(self.norm_cfg, self.channels)  # not used, but a wrong one is refused
         self.dsu = DSU(channels, reduction, output_gate=True)
 
     def recalibrate(self, index, residual, state):
