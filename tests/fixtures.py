@@ -129,28 +129,28 @@ def build_coco_split(root: Path, split: str) -> None:
 
 @pytest.fixture(scope='session')
 def tiny_imagenet(tmp_path_factory) -> Path:
-    """Two real pictures of ImageNet classes for each split, with lists of their labels."""
+    """Two real images of ImageNet classes for each split, with lists of their labels."""
     root = tmp_path_factory.mktemp('imagenet')
     photo = cv2.imread(str(DINER / 'photo.jpg'))
-    pictures = {
+    images = {
         'water_bottle.jpg': (898, photo[250:350, 210:270]),
         'dining_table.jpg': (532, photo[80:210, 70:200]),
     }
     (root / 'meta').mkdir()
     for split in ('train', 'val'):
         (root / split).mkdir()
-        for name, (_, picture) in pictures.items():
-            cv2.imwrite(str(root / split / name), picture)
-        lines = [f'{name} {label}' for name, (label, _) in pictures.items()]
+        for name, (_, image) in images.items():
+            cv2.imwrite(str(root / split / name), image)
+        lines = [f'{name} {label}' for name, (label, _) in images.items()]
         (root / f'meta/{split}.txt').write_text('\n'.join(lines))
     return root
 
 
 @pytest.fixture
 def tiny_cifar(tmp_path, monkeypatch):
-    """``tiny_cifar(100)`` is a folder with real pictures of CIFAR-100, in its own file format.
+    """``tiny_cifar(100)`` is a folder with real images of CIFAR-100, in its own file format.
 
-    MMPretrain's reader checks the digests of the files, which here are those of fewer pictures.
+    MMPretrain's reader checks the digests of the files, which here are those of fewer images.
     """
 
     def make(classes: int) -> Path:
@@ -160,14 +160,14 @@ def tiny_cifar(tmp_path, monkeypatch):
         folder = tmp_path / dataset.base_folder
         folder.mkdir()
         paths = sorted((Path(__file__).parent / 'data/cifar').glob(f'cifar{classes}_*.png'))
-        pictures = [cv2.imread(str(path))[..., ::-1].transpose(2, 0, 1).ravel() for path in paths]
+        images = [cv2.imread(str(path))[..., ::-1].transpose(2, 0, 1).ravel() for path in paths]
         labels = [int(path.stem.split('_')[2]) for path in paths]
         names = [name for name, _ in dataset.train_list + dataset.test_list]
         key = 'labels' if classes == 10 else 'fine_labels'
         digests = {}
         for i, name in enumerate(names):
             part = slice(i, None, len(names))
-            content = {'data': np.stack(pictures[part]), key: labels[part]}
+            content = {'data': np.stack(images[part]), key: labels[part]}
             data = pickle.dumps(content, protocol=2)
             (folder / name).write_bytes(data)
             digests[name] = hashlib.md5(data).hexdigest()

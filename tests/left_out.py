@@ -24,7 +24,7 @@ LEFT_OUT = (
             'tests/cli/test_export.py::test_classifier',
             'tests/cli/test_export.py::test_dense_detector',
             'tests/cli/test_export.py::test_check_finds_a_difference',
-            'tests/cli/test_export.py::test_bad_input[argv7-cannot be read as a picture]',
+            'tests/cli/test_export.py::test_bad_input[argv7-cannot be read as an image]',
             *(
                 f'tests/cli/test_export.py::test_backbone[{kind}-dynamo]'
                 for kind in ('DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None)

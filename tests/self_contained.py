@@ -22,7 +22,7 @@ class Parts(HTMLParser):
 
 
 def check_self_contained(html: str) -> Parts:
-    """Nothing is fetched, every picture is inside, decodes, and has a description."""
+    """Nothing is fetched, every image is inside, decodes, and has a description."""
     parts = Parts()
     parts.feed(html)
     tags = {tag for tag, _ in parts.tags}

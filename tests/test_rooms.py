@@ -12,7 +12,7 @@ import mmdla
 from mmdla.utils import MOVED
 
 ROOT = Path(mmdla.__file__).parent
-# from the bottom; rooms of one line do not import each other. CONTRIBUTING.md has the picture.
+# from the bottom; rooms of one line do not import each other. CONTRIBUTING.md has the image.
 FLOORS = [
     ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies', '_hosts'],
     ['ops'],

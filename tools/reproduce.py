@@ -97,7 +97,7 @@ def check_data(args: argparse.Namespace, names: Sequence[str]) -> None:
             others = problems.get(str(error))
             problems[str(error)] = f'{others}, {name}' if others else name
         else:
-            print(f'{name}: {table.pictures["train"]} and {table.pictures["val"]} pictures')
+            print(f'{name}: {table.images["train"]} and {table.images["val"]} images')
     if problems:
         raise InputError('\n\n'.join(f'{of}: {error}' for error, of in problems.items()))
 

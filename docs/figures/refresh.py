@@ -38,11 +38,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def digits(folder: Path, per_class: int) -> tuple[Tensor, Tensor]:
-    """Pictures (N, 3, 32, 32), normalized, and labels."""
+    """Images (N, 3, 32, 32), normalized, and labels."""
     paths = [p for label in range(10) for p in sorted((folder / str(label)).iterdir())[:per_class]]
-    pictures = np.stack([cv2.imread(str(p)).transpose(2, 0, 1) for p in paths])
+    images = np.stack([cv2.imread(str(p)).transpose(2, 0, 1) for p in paths])
     labels = torch.tensor([int(p.parent.name) for p in paths])
-    return (torch.from_numpy(pictures).float() - 25.2) / 69.6, labels
+    return (torch.from_numpy(images).float() - 25.2) / 69.6, labels
 
 
 def make(cfg: Config, depth: int, refresh: str) -> nn.Module:
@@ -107,7 +107,7 @@ def main() -> None:
     register_host_modules(cfg)
     x, labels = digits(args.data / 'train', 100)
     held_out = digits(args.data / 'val', 100)
-    some = x[::20]  # 50 pictures, of all classes
+    some = x[::20]  # 50 images, of all classes
     figure, axes = plt.subplots(
         1, len(args.depths), figsize=(4.2 * len(args.depths), 3), squeeze=False
     )

@@ -19,7 +19,7 @@ SIZES = dict(cifar=(32, 32), imagenet=(224, 224), detector=(800, 1280), oriented
 
 
 class Complexity(NamedTuple):
-    """Size of a model: parameters, multiply-adds of one picture, that picture's (height, width)."""
+    """Size of a model: parameters, multiply-adds of one image, that image's (height, width)."""
 
     parameters: int
     macs: int
@@ -43,7 +43,7 @@ def measure(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:
 
     Args:
         cfg (Config): Config of a classifier or detector, with ``default_scope``.
-        size (tuple[int, int], optional): Height and width of the picture. Default: 32x32 pixels
+        size (tuple[int, int], optional): Height and width of the image. Default: 32x32 pixels
             (CIFAR), 224x224 (other classifiers), 800x1280 (detectors), 1024x1024 (oriented boxes),
             that of the training crops (segmentation) or that of a person (keypoints).
 
@@ -87,7 +87,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of the pictures that a config's model is counted with."""
+    """Height and width of the images that a config's model is counted with."""
     if cfg.default_scope == 'mmdet':
         return SIZES['detector']
     if cfg.default_scope == 'mmrotate':
@@ -101,7 +101,7 @@ def input_size(cfg: Config) -> tuple[int, int]:
 
 
 def count_macs(model: nn.Module, forward: Callable[[Tensor], object], size: tuple[int, int]) -> int:
-    """Multiply-adds of ``forward`` with one picture, (1, 3, *size), on the meta device."""
+    """Multiply-adds of ``forward`` with one image, (1, 3, *size), on the meta device."""
     with torch.no_grad(), MacCounter(model) as counter:
         forward(torch.empty(1, 3, *size, device='meta'))
     return counter.total

@@ -1,4 +1,4 @@
-"""Whether an exported model computes what PyTorch does, on real pictures."""
+"""Whether an exported model computes what PyTorch does, on real images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -56,21 +56,21 @@ def program_runner(path: Path) -> Runner:
 
 
 def differences(
-    run: Runner, part: Part, pictures: Sequence[Path], sizes=SIZES, batches=BATCHES
+    run: Runner, part: Part, images: Sequence[Path], sizes=SIZES, batches=BATCHES
 ) -> Iterator[Difference]:
-    """Compare with PyTorch, for every size and number of pictures.
+    """Compare with PyTorch, for every size and number of images.
 
     Args:
         run (Callable): The exported model.
         part (Part): What it was made from.
-        pictures (Sequence[Path]): Real pictures; they are taken in turn.
+        images (Sequence[Path]): Real images; they are taken in turn.
         sizes (Sequence[tuple[int, int]]): Heights and widths that they are scaled to.
-        batches (Sequence[int]): Numbers of pictures.
+        batches (Sequence[int]): Numbers of images.
 
     Raises:
-        InputError: A picture cannot be read.
+        InputError: An image cannot be read.
     """
-    read = [_read(path) for path in pictures]
+    read = [_read(path) for path in images]
     for size in sizes:
         for batch in batches:
             images = prepare(part.model, [read[i % len(read)] for i in range(batch)], size)
@@ -83,18 +83,18 @@ def differences(
             yield Difference(tuple(images.shape), max(gaps), relative)
 
 
-def prepare(model: nn.Module, pictures: Sequence, size: tuple[int, int]) -> Tensor:
-    """Scaled pictures as the model's data preprocessor makes them: (B, 3, H, W)."""
+def prepare(model: nn.Module, images: Sequence, size: tuple[int, int]) -> Tensor:
+    """Scaled images as the model's data preprocessor makes them: (B, 3, H, W)."""
     height, width = size
-    scaled = [mmcv.imresize(picture, (width, height)) for picture in pictures]
-    inputs = [torch.from_numpy(picture).permute(2, 0, 1) for picture in scaled]
+    scaled = [mmcv.imresize(image, (width, height)) for image in images]
+    inputs = [torch.from_numpy(image).permute(2, 0, 1) for image in scaled]
     return model.data_preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
 
 
 def _read(path: Path):
     if not Path(path).is_file():
-        raise InputError(f'--pictures: no file {path}')
-    picture = mmcv.imread(str(path))
-    if picture is None:
-        raise InputError(f'--pictures: {path} cannot be read as a picture')
-    return picture
+        raise InputError(f'--images: no file {path}')
+    image = mmcv.imread(str(path))
+    if image is None:
+        raise InputError(f'--images: {path} cannot be read as an image')
+    return image

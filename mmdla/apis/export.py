@@ -23,7 +23,7 @@ EXPORTERS = ('dynamo', 'torchscript')
 OPSETS = (18, 19, 20)  # torchscript: only the first, later ones give graphs that do not load
 AXES = {0: 'batch', 2: 'height', 3: 'width'}  # of any length
 FIRST_TORCH = '2.6'  # whose torch.export finds out about free dimensions by itself
-EXAMPLE = (192, 256)  # height, width of the pictures that are traced
+EXAMPLE = (192, 256)  # height, width of the images that are traced
 
 
 class Part(nn.Module):
@@ -99,7 +99,7 @@ def _flat(outputs: Tensor | tuple | list) -> tuple[Tensor, ...]:
 
 
 def export_onnx(part: Part, path: Path, exporter: str = 'dynamo', opset: int = OPSETS[0]) -> None:
-    """Write an ONNX file whose input ``images`` has any number of pictures of any size.
+    """Write an ONNX file whose input ``images`` has any number of images of any size.
 
     Args:
         part (Part): What to export, on the CPU.
@@ -131,7 +131,7 @@ def export_onnx(part: Part, path: Path, exporter: str = 'dynamo', opset: int = O
 
 
 def export_program(part: Part) -> torch.export.ExportedProgram:
-    """PyTorch's own export (``torch.export``), for any number of pictures of any size.
+    """PyTorch's own export (``torch.export``), for any number of images of any size.
 
     Run it as ``program.module(check_guards=False)``: PyTorch's shape rule of max pooling branches,
     without effect, on whether a size is odd, and the guard that this leaves refuses half of them.

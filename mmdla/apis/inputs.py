@@ -1,4 +1,4 @@
-"""Pictures and videos that a command line names."""
+"""Images and videos that a command line names."""
 
 import io
 import mimetypes
@@ -28,12 +28,12 @@ class UnreadableError(Exception):
 
 
 class Source(NamedTuple):
-    """A picture or a video.
+    """An image or a video.
 
     Attributes:
         path (Path): The file.
         target (str): Name of what is made of it, unique among all sources; may have folders.
-        is_video (bool): By its suffix. All else is taken for a picture.
+        is_video (bool): By its suffix. All else is taken for an image.
     """
 
     path: Path
@@ -42,14 +42,14 @@ class Source(NamedTuple):
 
 
 def find_sources(inputs: Sequence[Path], written: Path) -> list[Source]:
-    """Return the files of a command line, and all pictures and videos in the folders of it.
+    """Return the files of a command line, and all images and videos in the folders of it.
 
     Args:
         inputs (Sequence[Path]): Files and folders.
         written (Path): Folder of the results; what is in it is no input.
 
     Raises:
-        InputError: A folder holds no picture or video, or a file is in ``written``.
+        InputError: A folder holds no image or video, or a file is in ``written``.
     """
     sources: list[Source] = []
     taken: set[str] = set()
@@ -127,7 +127,7 @@ def _target(name: Path, suffix: str, taken: set[str]) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return a picture as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
+    """Return an image as the data sets of the host libraries read it: (H, W, 3), BGR, 8 bit.
 
     Raises:
         UnreadableError: There is no such file, or it is no complete image.
@@ -140,11 +140,11 @@ def read_image(path: Path) -> np.ndarray:
         raise UnreadableError('the file is empty')
     if content.startswith(b'GIF8'):  # which not every version of OpenCV reads
         return _first_frame(content)
-    picture = mmcv.imfrombytes(content)
-    if picture is None:
+    image = mmcv.imfrombytes(content)
+    if image is None:
         raise UnreadableError('no image, or a damaged one')
     _check_complete(content)
-    return picture
+    return image
 
 
 def _first_frame(content: bytes) -> np.ndarray:
@@ -156,10 +156,10 @@ def _first_frame(content: bytes) -> np.ndarray:
 
 
 def _check_complete(content: bytes) -> None:
-    """OpenCV fills up with grey what is missing of a picture; Pillow tells."""
+    """OpenCV fills up with grey what is missing of an image; Pillow tells."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return  # a format, or a size, that only OpenCV takes
     except (OSError, SyntaxError, ValueError) as error:

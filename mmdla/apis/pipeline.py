@@ -1,4 +1,4 @@
-"""Pictures on their way to a model, as the test data set of its config prepares them."""
+"""Images on their way to a model, as the test data set of its config prepares them."""
 
 from copy import deepcopy
 from typing import Any
@@ -17,7 +17,7 @@ NOT_FOR_ARRAYS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotatio
 
 
 class ImagePipeline:
-    """The test pipeline of a config, for pictures that have been read.
+    """The test pipeline of a config, for images that have been read.
 
     Args:
         cfg (Config): Config of a detector or classifier.
@@ -37,18 +37,18 @@ class ImagePipeline:
         self.takes_rgb = not loaders
         self.takes_float = bool(loaders) and loaders[0].get('to_float32', False)
 
-    def __call__(self, picture: np.ndarray) -> dict:
+    def __call__(self, image: np.ndarray) -> dict:
         """Return what the data set gives for an image (H, W, 3), BGR, 8 bit.
 
         Raises:
             UnreadableError: The pipeline cannot take it, e.g. one that becomes 0 pixels wide.
         """
-        size = picture.shape[:2]
+        size = image.shape[:2]
         if self.takes_rgb:
-            picture = mmcv.bgr2rgb(picture)
+            image = mmcv.bgr2rgb(image)
         if self.takes_float:
-            picture = picture.astype(np.float32)
-        results = dict(img=picture, img_shape=size, ori_shape=size, img_path=None, img_id=0)
+            image = image.astype(np.float32)
+        results = dict(img=image, img_shape=size, ori_shape=size, img_path=None, img_id=0)
         try:
             data = self.steps(results)
         except Exception as error:  # of OpenCV, of a transform, of an assertion

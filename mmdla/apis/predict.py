@@ -1,4 +1,4 @@
-"""Predictions of a trained model for pictures, drawn and as plain data.
+"""Predictions of a trained model for images, drawn and as plain data.
 
 The inferencers of the hosts accept weights that do not fit, and stop at the first damaged image.
 """
@@ -19,8 +19,8 @@ from mmdla.apis.model import load_model, task_of
 from mmdla.apis.pipeline import ImagePipeline
 
 VISUALIZER_TYPES = dict(detection='DetLocalVisualizer', classification='UniversalVisualizer')
-TOP = 5  # classes that are listed for a picture
-LEGIBLE = 224  # smaller pictures are enlarged for the class to be written on them
+TOP = 5  # classes that are listed for an image
+LEGIBLE = 224  # smaller images are enlarged for the class to be written on them
 
 
 class Predictor:
@@ -50,13 +50,13 @@ class Predictor:
             self.visualizer = VISUALIZERS.build(drawing)
         self.visualizer.dataset_meta = self.meta
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> list[BaseDataElement]:
+    def __call__(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
         """Return predictions for images (H, W, 3), BGR, 8 bit, computed as one batch.
 
         Raises:
             UnreadableError: The pipeline or the model cannot take one of them.
         """
-        return self.predict([self.pipeline(picture) for picture in pictures])
+        return self.predict([self.pipeline(image) for image in images])
 
     @torch.no_grad()
     def predict(self, data: Sequence[dict]) -> list[BaseDataElement]:
@@ -79,9 +79,9 @@ class Predictor:
             return [self.model.test_step(pseudo_collate([item]))[0] for item in data]
         return self.model.test_step(pseudo_collate(data))
 
-    def draw(self, picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """Return the picture with boxes and masks, or with its class; (H, W, 3), BGR."""
-        rgb = mmcv.bgr2rgb(picture)
+    def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        """Return the image with boxes and masks, or with its class; (H, W, 3), BGR."""
+        rgb = mmcv.bgr2rgb(image)
         if self.task == 'detection':
             self.visualizer.add_datasample(
                 'picture', rgb, sample, draw_gt=False, pred_score_thr=self.score_thr
@@ -95,7 +95,7 @@ class Predictor:
     def as_data(self, sample: BaseDataElement) -> list[dict]:
         """Detections above the threshold, or the likeliest classes, as JSON can hold them.
 
-        Detections have ``bbox`` (x1, y1, x2, y2 in pixels of the picture), ``label``, ``class``
+        Detections have ``bbox`` (x1, y1, x2, y2 in pixels of the image), ``label``, ``class``
         (its name), ``score`` and, with masks, ``mask`` (COCO's RLE); classes all but the box.
         """
         if self.task == 'classification':

@@ -1,6 +1,6 @@
-"""Check the annotations and all pictures that a config trains and evaluates with.
+"""Check the annotations and all images that a config trains and evaluates with.
 
-tools/train.py does the same before it starts, but for as many pictures as five seconds allow.
+tools/train.py does the same before it starts, but for as many images as five seconds allow.
 """
 
 import argparse

@@ -19,7 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file, e.g. configs/faster_rcnn_dla_r50.py')
     parser.add_argument(
         '--shape', nargs=2, type=positive, metavar=('H', 'W'),
-        help='height and width of the picture; default: 32x32 (CIFAR), 224x224 (other '
+        help='height and width of the image; default: 32x32 (CIFAR), 224x224 (other '
         'classifiers), 800x1280 (detectors)',
     )  # fmt: skip
     add_cfg_options(parser)
@@ -79,5 +79,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_countable(cfg)
     size = None if args.shape is None else tuple(args.shape)
     model, parts, attention = measure_shares(cfg, size)
-    print(f'{args.config}, one picture of {model.size[0]}x{model.size[1]} (height x width)\n')
+    print(f'{args.config}, one image of {model.size[0]}x{model.size[1]} (height x width)\n')
     print(table(model, parts, attention))

@@ -63,8 +63,8 @@ class Work:
 
     Args:
         predictor (Predictor): The model.
-        folder (Path): Where pictures and videos go.
-        batch_size (int): Pictures or frames at once.
+        folder (Path): Where images and videos go.
+        batch_size (int): Images or frames at once.
         progress (Progress): The bars.
     """
 

@@ -1,7 +1,7 @@
 """Check COCO annotation files before training, all of their entries.
 
 What MMDetection leaves out or cuts as it documents (crowd regions, boxes without an area or outside
-of the picture, classes that the config does not have) is counted. What would end a training in the
+of the image, classes that the config does not have) is counted. What would end a training in the
 middle, or would silently give it other data than the file means, is an error.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mmdla.datasets.findings import Findings
 from mmdla.errors import InputError
 
-LARGEST = 1e7  # pixels; more is no coordinate of a picture
+LARGEST = 1e7  # pixels; more is no coordinate of an image
 OF_IMAGE = {'id', 'file_name', 'height', 'width'}
 OF_ANNOTATION = {'id', 'image_id', 'category_id', 'bbox', 'area'}
 
@@ -25,7 +25,7 @@ class Use(NamedTuple):
 
     Attributes:
         path (str): The file.
-        folder (str, optional): Folder of its pictures.
+        folder (str, optional): Folder of its images.
         classes (tuple[str], optional): Classes of the config; None if they are not known.
         trains (bool): Whether boxes must be in it.
         masks (bool): Whether the boxes need segmentations.
@@ -100,7 +100,7 @@ def _check_images(images: list, found: Findings) -> dict:
     """Width and height by id."""
     sizes: dict = {}
     if not images:
-        found.problem('no pictures', "'images'", [])
+        found.problem('no images', "'images'", [])
     for image in _entries(images, 'image', OF_IMAGE, found):
         key = image['id']
         where = f'image {key!r}'
@@ -116,7 +116,7 @@ def _check_images(images: list, found: Findings) -> dict:
             found.problem('images whose width and height are no sizes', where, size)
             size = None
         sizes[key] = size
-    found.remark('pictures', len(sizes))
+    found.remark('images', len(sizes))
     return sizes
 
 
@@ -192,8 +192,8 @@ def _check_annotations(
             if use.masks:
                 _check_segmentation(ann.get('segmentation'), where, size, found)
     found.remark('annotations', len(ids))
-    found.remark('of pictures that are not listed', strays)
-    found.remark('pictures without a box', len(sizes) - len(with_boxes))
+    found.remark('of images that are not listed', strays)
+    found.remark('images without a box', len(sizes) - len(with_boxes))
     if use.trains and sizes and not with_boxes and not found.counts:
         found.problem('no box is left', 'what was found', found.summary().partition(': ')[2])
 
@@ -209,12 +209,12 @@ def _is_kept(box: list, area: float, size: tuple, ann: dict, found: Findings) ->
         found.remark('without an area or thinner than a pixel, left out')
         return False
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        found.remark('outside of their picture, left out')
+        found.remark('outside of their image, left out')
         return False
     if ann.get('iscrowd', False):
         found.remark('crowd regions, ignored')
     if x < 0 or y < 0 or x + w > width + 1 or y + h > height + 1:
-        found.remark('boxes that reach out of their picture')
+        found.remark('boxes that reach out of their image')
     return True
 
 
@@ -236,7 +236,7 @@ def _check_segmentation(value: Any, where: str, size: tuple, found: Findings) ->
         elif not any(len(polygon) % 2 == 0 and len(polygon) >= 6 for polygon in value):
             found.remark('with polygons of less than three points, ignored')
     elif not (isinstance(value, dict) and _is_run_length(value, size)):
-        found.problem('segmentations that are no run lengths of their picture', where, value)
+        found.problem('segmentations that are no run lengths of their image', where, value)
 
 
 def _is_run_length(value: dict, size: tuple) -> bool:

@@ -1,4 +1,4 @@
-"""Check the annotations and pictures that a config uses."""
+"""Check the annotations and images that a config uses."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from mmdla.datasets.images import check_images
 from mmdla.engine.config import register_host_modules
 from mmdla.errors import InputError
 
-SECONDS = 5.0  # for the pictures of one annotation file, before a training
+SECONDS = 5.0  # for the images of one annotation file, before a training
 
 
 def check_annotations(cfg: Config, loaders: Iterable[str], seconds: float | None = SECONDS) -> None:
@@ -25,7 +25,7 @@ def check_annotations(cfg: Config, loaders: Iterable[str], seconds: float | None
     Args:
         cfg (Config): A complete config.
         loaders (Iterable[str]): Keys of the dataloaders in use.
-        seconds (float, optional): Time for the pictures of a file. Default: as long as it takes.
+        seconds (float, optional): Time for the images of a file. Default: as long as it takes.
 
     Raises:
         InputError: Lists all the problems with the first entries of each.

@@ -16,7 +16,7 @@ COCO_HINT = (
 )
 IMAGENET_HINT = (
     'ImageNet has one folder for every class in each split, e.g. train/n01440764/, '
-    'val/n01440764/ (or the pictures of all classes and a list: meta/val.txt).'
+    'val/n01440764/ (or the images of all classes and a list: meta/val.txt).'
 )
 CIFAR_FOLDERS = dict(CIFAR10='cifar-10-batches-py', CIFAR100='cifar-100-python')
 
@@ -28,7 +28,7 @@ class DataPath:
     Args:
         root (str): ``data_root`` of its data set, as the config has it.
         path (str): The file or folder itself.
-        is_folder (bool): Whether it is a folder (of pictures) or a file (of annotations).
+        is_folder (bool): Whether it is a folder (of images) or a file (of annotations).
         kind (str): Type of the data set.
     """
 

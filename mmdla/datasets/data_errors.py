@@ -1,6 +1,6 @@
 """Say which file is to blame when reading data fails.
 
-Decoding every picture beforehand would take minutes on COCO, and data sets in other formats than
+Decoding every image beforehand would take minutes on COCO, and data sets in other formats than
 COCO's are not checked beforehand at all, so the files are looked at after something went wrong.
 """
 
@@ -18,8 +18,8 @@ from mmdla.datasets.data import DataPath, data_paths, is_inside
 from mmdla.errors import InputError
 
 # what MMCV, Python and NumPy say, also when a worker process said it
-UNREADABLE_PICTURE = re.compile(r'failed to load image: (.+)')
-NO_PICTURES = 'need at least one array to concatenate'
+UNREADABLE_IMAGE = re.compile(r'failed to load image: (.+)')
+NO_IMAGES = 'need at least one array to concatenate'
 MISSING_FILE = re.compile(r"No such file or directory: '(.+?)'")
 
 
@@ -32,7 +32,7 @@ def explain_data_errors(cfg: Config, loaders: Iterable[str]) -> Iterator[None]:
         loaders (Iterable[str]): Keys of the dataloaders in use.
 
     Raises:
-        InputError: An annotation file or a picture cannot be read. Other errors pass unchanged.
+        InputError: An annotation file or an image cannot be read. Other errors pass unchanged.
     """
     try:
         yield
@@ -51,19 +51,19 @@ def _explain(error: Exception, paths: list[DataPath]) -> str | None:
         where = f': {roots}' if roots else ''
         return f'the data set is not there and cannot be downloaded ({error.reason}){where}'
     text = str(error)
-    if NO_PICTURES in text:
+    if NO_IMAGES in text:
         files = ' or '.join(p.path for p in paths if not p.is_folder)
         return (
-            f'no picture is left in {files}: are the classes of the config (metainfo) those of the '
-            'annotations, and are the pictures larger than filter_cfg asks for?'
+            f'no image is left in {files}: are the classes of the config (metainfo) those of the '
+            'annotations, and are the images larger than filter_cfg asks for?'
         )
     # the last match, since the traceback of a worker process quotes MMCV's source as well
-    if names := UNREADABLE_PICTURE.findall(text):
-        return f'{names[-1]}: not a picture that can be read ({_size(names[-1])})'
+    if names := UNREADABLE_IMAGE.findall(text):
+        return f'{names[-1]}: not an image that can be read ({_size(names[-1])})'
     if names := MISSING_FILE.findall(text):
         for p in paths:
             if p.is_folder and is_inside(names[-1], p.path):
-                return f'{names[-1]}: the annotations name this picture, but it is not there'
+                return f'{names[-1]}: the annotations name this image, but it is not there'
     if 'imdecode' in text and (empty := _find_empty_file(paths)):
         return f'{empty}: the file is empty'
     return None

@@ -1,4 +1,4 @@
-"""Check the pictures that annotation files name: that they are there, whole, and of that size."""
+"""Check the images that annotation files name: that they are there, whole, and of that size."""
 
 import os
 import random
@@ -22,7 +22,7 @@ THREADS = 8
 def check_images(
     images: Iterable[dict], folder: str, found: Findings, seconds: float | None = None
 ) -> None:
-    """Look at the heads and ends of pictures.
+    """Look at the heads and ends of images.
 
     Args:
         images (Iterable[dict]): With ``file_name``, ``width`` and ``height``, as in COCO's files.
@@ -46,23 +46,23 @@ def check_images(
                 if problem:
                     found.problem(problem[0], os.path.join(folder, image['file_name']), problem[1])
             looked_at += len(part)
-    found.remark('pictures looked at', looked_at)
+    found.remark('images looked at', looked_at)
 
 
 def _look(image: dict, folder: str) -> tuple[str, object] | None:
-    """Return what is wrong with a picture, and a value that shows it."""
+    """Return what is wrong with an image, and a value that shows it."""
     path, size = os.path.join(folder, image['file_name']), (image['width'], image['height'])
     if not os.path.isfile(path):
-        return 'pictures that are not there', None
+        return 'images that are not there', None
     try:
         real = _size_of(path)
     except OSError as error:
-        return 'pictures that cannot be read', str(error).replace(repr(path), 'it')
+        return 'images that cannot be read', str(error).replace(repr(path), 'it')
     if real is None:
-        return 'files that are no picture', f'{os.path.getsize(path)} bytes'
+        return 'files that are no image', f'{os.path.getsize(path)} bytes'
     if real != size:
-        return 'pictures of another size than the annotations say', f'{_by(real)}, not {_by(size)}'
-    return ('pictures that are cut off', None) if _is_cut_off(path) else None
+        return 'images of another size than the annotations say', f'{_by(real)}, not {_by(size)}'
+    return ('images that are cut off', None) if _is_cut_off(path) else None
 
 
 def _size_of(path: str) -> tuple[int, int] | None:

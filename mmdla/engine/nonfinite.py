@@ -47,7 +47,7 @@ def find_in_forward(model: nn.Module, call: Call, context: AbstractContextManage
     """
     for name, tensor in named_tensors(call.kwargs, ''):
         if (kind := nonfinite_kind(tensor)) is not None:
-            return f'it is in the input data: {name} holds {kind}{_picture(call.kwargs, name)}'
+            return f'it is in the input data: {name} holds {kind}{_image(call.kwargs, name)}'
     for number, value in enumerate(call.args):
         for name, tensor in named_tensors(value, f'argument {number}'):
             if (kind := nonfinite_kind(tensor)) is not None:
@@ -134,16 +134,16 @@ def _first_kind(value: Any) -> str | None:
     return next((kind for kind in kinds if kind is not None), None)
 
 
-def _picture(kwargs: dict, name: str) -> str:
-    """Return the file of the picture that holds the value, if the data samples say it."""
+def _image(kwargs: dict, name: str) -> str:
+    """Return the file of the image that holds the value, if the data samples say it."""
     samples = kwargs.get('data_samples') or []
     inputs = kwargs.get('inputs')
     if not name.startswith('inputs') or inputs is None or len(inputs) != len(samples):
         return ''
-    for number, (picture, sample) in enumerate(zip(inputs, samples, strict=True)):
-        if _first_kind(picture):
+    for number, (image, sample) in enumerate(zip(inputs, samples, strict=True)):
+        if _first_kind(image):
             path = getattr(sample, 'img_path', None)
-            return f' (picture {number} of the batch{f", {path}" if path else ""})'
+            return f' (image {number} of the batch{f", {path}" if path else ""})'
     return ''
 
 

@@ -64,10 +64,10 @@ def kernels_run(
         return False
     if x.numel() == 0:
         return False  # no kernel has anything to do
-    obstacle = reason() or unsupported_reason(x)
-    if obstacle is not None and requested == 'fast':
-        raise RuntimeError(f"ops='fast' cannot be used: {obstacle}")
-    return obstacle is None
+    unsupported = reason() or unsupported_reason(x)
+    if unsupported is not None and requested == 'fast':
+        raise RuntimeError(f"ops='fast' cannot be used: {unsupported}")
+    return unsupported is None
 
 
 def is_looked_into(x: Any, modes: bool = True) -> bool:

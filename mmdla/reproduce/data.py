@@ -12,7 +12,7 @@ from mmdla.errors import InputError
 
 from .tables import LOADERS, Table
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif')
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif')
 CLASSES = dict(imagenet=1000, digits=10)
 HINTS = dict(
     coco=COCO_HINT,
@@ -57,13 +57,13 @@ def check_table_data(table: Table, cfg: Config, may_download: bool = False) -> N
 
 def _coco(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
     annotations = Path(dataset.data_root, dataset.ann_file)
-    count, is_whole = count_images(annotations)
-    yield from _compare(f'{annotations}: pictures in it', count, table.pictures[part])
-    if not is_whole:
+    count, complete = count_images(annotations)
+    yield from _compare(f'{annotations}: images in it', count, table.images[part])
+    if not complete:
         yield f'- {annotations}: it ends in the middle, the file is not whole'
     folder = Path(dataset.data_root, dataset.data_prefix.img)
-    expected = table.in_folder or table.pictures[part]
-    yield from _compare(f'{folder}: pictures', count_pictures(folder), expected)
+    expected = table.in_folder or table.images[part]
+    yield from _compare(f'{folder}: images', count_image_files(folder), expected)
 
 
 def _folders(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
@@ -75,16 +75,16 @@ def _folders(table: Table, part: str, dataset: ConfigDict, _) -> Iterator[str]:
     entries = [entry for entry in os.scandir(folder) if entry.is_dir()]
     listed = dataset.get('ann_file') or f'meta/{dataset.get("split", part)}.txt'
     if not entries and Path(dataset.data_root, listed).is_file():
-        entries = [folder]  # the pictures of all classes, and a list of their labels
+        entries = [folder]  # the images of all classes, and a list of their labels
         lines = Path(dataset.data_root, listed).read_text().split('\n')
         count = sum(bool(line.strip()) for line in lines)
         name = f'{Path(dataset.data_root, listed)}: lines'
-        yield from _compare(name, count, table.pictures[part])
+        yield from _compare(name, count, table.images[part])
     else:
         name = f'{folder}: folders, one for each class'
         yield from _compare(name, len(entries), CLASSES[table.name])
-    pictures = sum(count_pictures(Path(entry)) for entry in entries)
-    yield from _compare(f'{folder}: pictures', pictures, table.pictures[part])
+    images = sum(count_image_files(Path(entry)) for entry in entries)
+    yield from _compare(f'{folder}: images', images, table.images[part])
 
 
 def _cifar(table: Table, part: str, dataset: ConfigDict, may_download: bool) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _cifar(table: Table, part: str, dataset: ConfigDict, may_download: bool) -> 
                 f'(tar -xf {host.filename})'
             )
             return
-    yield from _compare(f'{folder}: pictures to {part}', len(read), table.pictures[part])
+    yield from _compare(f'{folder}: images to {part}', len(read), table.images[part])
 
 
 COUNTERS: dict[str, Callable[..., Iterator[str]]] = dict(
@@ -120,16 +120,16 @@ def _compare(what: str, found: int, expected: int) -> Iterator[str]:
         yield f'- {what}: {found}, expected {expected}'
 
 
-def count_pictures(folder: Path) -> int:
-    """Picture files in a folder."""
+def count_image_files(folder: Path) -> int:
+    """Image files in a folder."""
     with os.scandir(folder) as entries:
-        return sum(entry.name.lower().endswith(PICTURES) for entry in entries)
+        return sum(entry.name.lower().endswith(IMAGES) for entry in entries)
 
 
 def count_images(annotations: Path) -> tuple[int, bool]:
-    """Pictures of a COCO annotation file, and whether it ends as JSON does.
+    """Images of a COCO annotation file, and whether it ends as JSON does.
 
-    Each picture, and nothing else, has a ``"file_name"`` there. The file is not parsed, which takes
+    Each image, and nothing else, has a ``"file_name"`` there. The file is not parsed, which takes
     half a minute and some gigabytes.
     """
     word, count, rest = b'"file_name"', 0, b''

@@ -21,8 +21,8 @@ class Counts:
     Args:
         parameters (int): ``P``, all of them.
         learning (int): ``L``, those that are not frozen.
-        macs (int): ``M``, multiply-adds of one picture in a forward pass.
-        saved (int): ``A``, bytes that one picture adds to what is kept for the backward pass.
+        macs (int): ``M``, multiply-adds of one image in a forward pass.
+        saved (int): ``A``, bytes that one image adds to what is kept for the backward pass.
         states (int): ``S``, copies of the learning parameters in the optimizer.
         epochs (int): ``E``, of the schedule.
         validations (int): ``V``, how often the held-out part is gone through.
@@ -42,8 +42,8 @@ class Counts:
         A backward pass counts as two forward passes and a multiply-add as two operations.
 
         Args:
-            train (int): Pictures of the training part.
-            val (int): Pictures of the held-out part.
+            train (int): Images of the training part.
+            val (int): Images of the held-out part.
             gpus (int): GPUs that share the work.
             tflops (float): 10^12 operations a second that one GPU attains: an assumption.
         """
@@ -57,7 +57,7 @@ class Counts:
         gradients' copy for the exchange; then what is kept for the backward pass.
 
         Args:
-            batch (int): Pictures a GPU.
+            batch (int): Images a GPU.
             gpus (int): GPUs in all.
         """
         copies = 1 + self.states + (gpus > 1)
@@ -82,17 +82,17 @@ def count(cfg: Config, size: tuple[int, int] | None = None) -> Counts:
         parameters=size.parameters,
         learning=sum(p.numel() for p in model.parameters() if p.requires_grad),
         macs=size.macs,
-        saved=saved_by_a_picture(cfg, model, size.size, detector_size),
+        saved=saved_by_an_image(cfg, model, size.size, detector_size),
         states=states,
         epochs=epochs,
         validations=-(-epochs // interval),
     )
 
 
-def saved_by_a_picture(
+def saved_by_an_image(
     cfg: Config, model: nn.Module, size: tuple[int, int], detector_size: tuple[int, int]
 ) -> int:
-    """Bytes kept for the backward pass, of two pictures (batch norm needs them), halved.
+    """Bytes kept for the backward pass, of two images (batch norm needs them), halved.
 
     The reference operations are counted, which run on every device; compiled kernels keep less.
     Losses, the anchors' targets and the memory that a single layer takes for a moment are not in.

@@ -65,11 +65,11 @@ def fit_batch(cfg: Config, gpus: int) -> tuple[list[str], list[str]]:
     """Flags and options that keep the config's recipe on another number of GPUs.
 
     The batch over all GPUs stays what the recipe is for, ``auto_scale_lr.base_batch_size``, where
-    that can be: more GPUs get fewer pictures each, and batch norm that learns is then synchronized.
+    that can be: more GPUs get fewer images each, and batch norm that learns is then synchronized.
     Fewer GPUs have a smaller batch, and the learning rate shrinks with it.
 
     Raises:
-        InputError: There are more GPUs than pictures in the batch, or it cannot be shared evenly.
+        InputError: There are more GPUs than images in the batch, or it cannot be shared evenly.
     """
     own = cfg.train_dataloader.batch_size
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size', own)
@@ -78,7 +78,7 @@ def fit_batch(cfg: Config, gpus: int) -> tuple[list[str], list[str]]:
     if gpus * own < base:
         return ['--auto-scale-lr'], []
     if base % gpus:
-        raise InputError(f'a batch of {base} pictures cannot be shared by {gpus} GPUs')
+        raise InputError(f'a batch of {base} images cannot be shared by {gpus} GPUs')
     options = [f'train_dataloader.batch_size={base // gpus}']
     if not cfg.model.backbone.get('norm_eval', False):
         options.append('sync_bn=torch')
@@ -86,7 +86,7 @@ def fit_batch(cfg: Config, gpus: int) -> tuple[list[str], list[str]]:
 
 
 def batch_of_a_gpu(cfg: Config, gpus: int) -> int:
-    """Pictures that a GPU gets."""
+    """Images that a GPU gets."""
     own = cfg.train_dataloader.batch_size
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size', own)
     return min(own, base // gpus)

@@ -20,11 +20,11 @@ def estimates(table: Table, runs: Iterable[Run], tflops: float, nodes: int) -> s
     sizes = machine_sizes(table, nodes)
     on = ' / '.join(map(str, sizes)) + ' GPU' + 's' * (len(sizes) > 1)
     titles = ['model', 'parameters, M', 'GMACs', 'epochs', f'hours on {on}']
-    rows = [[*titles, 'GB a GPU (pictures)'], ['---'] * 6]
+    rows = [[*titles, 'GB a GPU (images)'], ['---'] * 6]
     for run in {run.plan.row: run for run in runs}.values():
         cfg = run.config()
         counts = count(cfg, table.size)
-        hours = [counts.hours(**table.pictures, gpus=n, tflops=tflops) for n in sizes]
+        hours = [counts.hours(**table.images, gpus=n, tflops=tflops) for n in sizes]
         batches = [batch_of_a_gpu(cfg, n) for n in sizes]
         memory = [
             f'{counts.gigabytes(batch, n):.1f} ({batch})'

@@ -56,7 +56,7 @@ class Table:
         name (str): For the command line.
         title (str): For people.
         metrics (tuple[Metric]): What is reported, the most important one first.
-        pictures (Mapping[str, int]): Size of the ``'train'`` and of the ``'val'`` part.
+        images (Mapping[str, int]): Size of the ``'train'`` and of the ``'val'`` part.
         seeds (tuple[int]): Seeds that are run unless others are asked for.
         rows (tuple[Row]): The models.
         size (tuple[int, int], optional): Height and width of an image in training, for counts.
@@ -67,7 +67,7 @@ class Table:
     name: str
     title: str
     metrics: tuple[Metric, ...]
-    pictures: Mapping[str, int]
+    images: Mapping[str, int]
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     size: tuple[int, int] | None = None
@@ -100,7 +100,7 @@ def _small_rows(prefix: str, *models: str) -> tuple[Row, ...]:
     )
 
 
-# name: (data set and task in the model index, title, metrics, pictures, seeds)
+# name: (data set and task in the model index, title, metrics, images, seeds)
 KINDS = dict(
     coco=(('COCO', 'Object Detection'), 'COCO 2017, detection', (BOX,), COCO, (0,)),
     coco_masks=(

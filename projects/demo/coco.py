@@ -45,7 +45,7 @@ def read(path: Path) -> Photo:
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise AnnotationError(f'{path}: cannot be read as a picture')
+        raise AnnotationError(f'{path}: cannot be read as an image')
     xml = path.with_suffix('.xml')
     try:
         root = ET.parse(xml).getroot()

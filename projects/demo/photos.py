@@ -1,6 +1,6 @@
-"""The photographs of the demo: two aerial pictures with tree crowns marked by hand.
+"""The photographs of the demo: two aerial images with tree crowns marked by hand.
 
-They are part of the package deepforest (MIT licence; pictures of the NEON project).
+They are part of the package deepforest (MIT licence; images of the NEON project).
 """
 
 import zipfile
@@ -17,7 +17,7 @@ NAMES = ('2019_YELL_2_528000_4978000_image_crop2', '2019_YELL_2_541000_4977000_i
 
 
 def unpack(folder: Path) -> list[Path]:
-    """Write the photographs and their XML files into ``folder``; return the pictures' paths.
+    """Write the photographs and their XML files into ``folder``; return the images' paths.
 
     Raises:
         DataError: They cannot be fetched.

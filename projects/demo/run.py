@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import coco
+import drawings
 import photos
-import pictures
 from wheels import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,8 +82,8 @@ def main() -> None:
     options.append(f'test_evaluator.outfile_prefix={predictions.parent / "predictions"}')
     tool('test.py', checkpoint, '--work-dir', str(predictions.parent), '--cfg-options', *options)
     (scalars,) = run_dir.glob('*/vis_data/scalars.json')
-    sheet = pictures.draw(DATA, predictions, work_dir)[0]
-    curve = pictures.curves(scalars, work_dir / 'curves.png')
+    sheet = drawings.draw(DATA, predictions, work_dir)[0]
+    curve = drawings.curves(scalars, work_dir / 'curves.png')
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]
     last = [row for row in rows if 'coco/bbox_mAP' in row][-1]
     result = dict(
@@ -96,7 +96,7 @@ def main() -> None:
     part = work_dir / 'results.json.part'
     part.write_text(json.dumps(result, indent=2))
     os.replace(part, work_dir / 'results.json')
-    print(f'\nPictures: {sheet}, {curve}, {work_dir / "tiles"}')
+    print(f'\nImages: {sheet}, {curve}, {work_dir / "tiles"}')
     print(
         f'Held-out tiles, attention {args.attention}, seed {args.seed}: '
         f'AP {result["AP"]:.3f}, AP50 {result["AP50"]:.3f} ({minutes:.1f} minutes of training)'

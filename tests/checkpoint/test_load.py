@@ -191,7 +191,7 @@ def test_missing_truncated_and_foreign_files(tmp_path):
     torch.save(r18(), whole)
     truncated = tmp_path / 'truncated.pth'
     truncated.write_bytes(whole.read_bytes()[:100_000])
-    foreign = tmp_path / 'picture.png'
+    foreign = tmp_path / 'image.png'
     foreign.write_bytes(b'\x89PNG not a checkpoint')
     for path in (truncated, foreign):
         with pytest.raises(CheckpointError, match='cannot be read'):

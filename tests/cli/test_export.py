@@ -1,4 +1,4 @@
-"""What is exported computes what PyTorch computes, on real pictures, for any batch and size."""
+"""What is exported computes what PyTorch computes, on real images, for any batch and size."""
 
 import json
 import re
@@ -22,15 +22,15 @@ from mmdla.errors import InputError
 from mmdla.models.layer_attention import known_types
 
 KINDS = [*known_types(), None]
-CASES = [(1, 97, 131), (3, 97, 131), (1, 64, 64), (3, 64, 64)]  # pictures, height, width
+CASES = [(1, 97, 131), (3, 97, 131), (1, 64, 64), (3, 64, 64)]  # images, height, width
 
 
 def photographs(batch: int, height: int, width: int, mean=114.0, std=58.0) -> torch.Tensor:
     """Windows of a photograph, normalised: (B, 3, H, W)."""
     photo = mmcv.imread(str(DINER / 'photo.jpg'))
     windows = [photo[60 + 40 * i :, 30 * i :][:height, :width] for i in range(batch)]
-    pictures = np.stack([(window - np.float32(mean)) / np.float32(std) for window in windows])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    images = np.stack([(window - np.float32(mean)) / np.float32(std) for window in windows])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def learn_statistics(model: torch.nn.Module) -> None:
@@ -157,8 +157,8 @@ def test_torch_export_file(cli, save, tmp_path, capsys):
 
 def test_dense_detector(cli, small_config, checkpoint, tiny_coco, tmp_path, monkeypatch):
     out = tmp_path / 'retinanet.onnx'
-    pictures = sorted(tiny_coco.glob('*2017/*.jpg'))
-    argv = [small_config, checkpoint, out, '--check', '--images', *pictures]
+    images = sorted(tiny_coco.glob('*2017/*.jpg'))
+    argv = [small_config, checkpoint, out, '--check', '--images', *images]
     assert cli('export_onnx', *argv)[0] == 0
     model = build(small_config, checkpoint)
     images = photographs(2, 160, 224)
@@ -262,7 +262,7 @@ def test_check_finds_a_difference(cli, tool, save, tmp_path, monkeypatch):
         (['{config}', '{config}', '{out}/a.onnx'], 'not a PyTorch checkpoint'),
         (
             ['{config}', '{checkpoint}', '{out}/a.onnx', '--check', '--images', '{config}'],
-            'cannot be read as a picture',
+            'cannot be read as an image',
         ),
         (
             ['{config}', '{checkpoint}', '{out}/a.onnx', '--cfg-options', 'model.backbone.depth=50'],

@@ -52,7 +52,7 @@ def test_classifier_on_a_folder(cli, classifier, tmp_path):
     names = ['cifar100_00_49.png', 'cifar100_01_33.png']
     for name in names:
         (folder / name).write_bytes((CIFAR / name).read_bytes())
-    (folder / 'notes.txt').write_text('no picture')
+    (folder / 'notes.txt').write_text('no image')
     code, message = cli('look_inside', *classifier, folder, '--out', out)
     assert code == 0, message
     numbers = look(out)
@@ -120,7 +120,7 @@ def test_target_of_a_detector_is_what_is_kept(stages, repo, small_config, checkp
         subject = ModelUnderTest(Config.fromfile(small_config), str(checkpoint), score=0.0)
     else:
         subject = two_stage(repo, tmp_path / 'random.pth')
-    data, picture = subject.prepare(DINER)
+    data, image = subject.prepare(DINER)
     kept = subject.find(data)
     scores = np.array([found.score for found in kept])
     middle = np.argmax(scores[:-1] - scores[1:])  # the widest gap
@@ -134,21 +134,21 @@ def test_target_of_a_detector_is_what_is_kept(stages, repo, small_config, checkp
         assert target.item() > wanted * (1 - 1e-5)
     else:
         assert target.item() == pytest.approx(wanted, rel=1e-5)
-    assert picture.shape == (*data['data_samples'][0].img_shape, 3)
-    assert max(found.box[2] for found in kept) <= picture.shape[1] + 1
+    assert image.shape == (*data['data_samples'][0].img_shape, 3)
+    assert max(found.box[2] for found in kept) <= image.shape[1] + 1
 
 
 def test_images_are_read_as_the_data_set_does(repo, tiny_cifar, classifier):
-    """CIFAR's reader hands over RGB arrays, a picture file is read as BGR."""
+    """CIFAR's reader hands over RGB arrays, an image file is read as BGR."""
     cfg = Config.fromfile(classifier[0])
     cfg.test_dataloader.dataset.data_root = str(tiny_cifar(100))
     subject = ModelUnderTest(cfg, str(classifier[1]))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     path = next(CIFAR.glob(f'cifar100_*_{dataset[0]["data_samples"].gt_label.item()}.png'))
-    data, picture = subject.prepare(path)
+    data, image = subject.prepare(path)
     wanted = subject.model.data_preprocessor(pseudo_collate([dataset[0]]))['inputs']
     assert torch.equal(subject.model.data_preprocessor(data)['inputs'], wanted)
-    assert np.array_equal(picture, cv2.imread(str(path))[..., ::-1])
+    assert np.array_equal(image, cv2.imread(str(path))[..., ::-1])
     assert subject.label(49) == 'mountain' and subject.label(1000) == 'class 1000'
 
 

@@ -1,4 +1,4 @@
-"""``tools/predict.py``: pictures, folders and videos in, drawn and as JSON out."""
+"""``tools/predict.py``: images, folders and videos in, drawn and as JSON out."""
 
 import hashlib
 import json
@@ -62,8 +62,8 @@ def test_detector_on_a_folder(predict, small_config, checkpoint, tiny_coco, tmp_
     (folder / 'deeper/a.jpg').write_bytes((tiny_coco / 'val2017/000000000004.jpg').read_bytes())
     (folder / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
     (folder / 'empty.png').touch()
-    (folder / 'text.jpg').write_text('no picture')
-    (folder / 'notes.txt').write_text('no picture either, and not called one')
+    (folder / 'text.jpg').write_text('no image')
+    (folder / 'notes.txt').write_text('no image either, and not called one')
     code, message, report = predict(
         small_config, checkpoint, folder, tmp_path / 'none.jpg', '--batch-size', 2, '--score-thr', 0
     )
@@ -82,37 +82,37 @@ def test_detector_on_a_folder(predict, small_config, checkpoint, tiny_coco, tmp_
         for one, box in zip(entry['predictions'], expected.bboxes, strict=True):
             np.testing.assert_allclose(one['bbox'], box.numpy(), atol=0.1)
             assert one['class'] == CocoDataset.METAINFO['classes'][one['label']]
-        picture, source = mmcv.imread(str(tmp_path / 'out' / drawn)), mmcv.imread(entry['file'])
-        assert picture.shape == source.shape
-        changed = np.abs(picture.astype(int) - source).max(-1) > 60
+        image, source = mmcv.imread(str(tmp_path / 'out' / drawn)), mmcv.imread(entry['file'])
+        assert image.shape == source.shape
+        changed = np.abs(image.astype(int) - source).max(-1) > 60
         assert 0 < changed.mean() < 0.9
     assert not list((tmp_path / 'out').rglob('*part*'))
 
 
 def test_threshold(predict, small_config, checkpoint, tiny_coco):
-    picture = tiny_coco / 'val2017/000000000003.jpg'
-    _, _, report = predict(small_config, checkpoint, picture, '--score-thr', 0)
+    image = tiny_coco / 'val2017/000000000003.jpg'
+    _, _, report = predict(small_config, checkpoint, image, '--score-thr', 0)
     scores = sorted(one['score'] for one in report['results'][0]['predictions'])
     middle = scores[len(scores) // 2] + 5e-5
-    _, _, report = predict(small_config, checkpoint, picture, '--score-thr', middle)
+    _, _, report = predict(small_config, checkpoint, image, '--score-thr', middle)
     kept = [one['score'] for one in report['results'][0]['predictions']]
     assert sorted(kept) == [score for score in scores if score >= middle]
 
 
 def test_masks(predict, two_stage, tiny_coco):
-    picture = tiny_coco / 'val2017/000000000003.jpg'
-    code, _, report = predict(*two_stage, picture, '--score-thr', 0)
+    image = tiny_coco / 'val2017/000000000003.jpg'
+    code, _, report = predict(*two_stage, image, '--score-thr', 0)
     assert code == 0
     predictions = report['results'][0]['predictions']
     assert len(predictions) == 3
-    shape = mmcv.imread(str(picture)).shape[:2]
+    shape = mmcv.imread(str(image)).shape[:2]
     for one in predictions:
         assert rle.decode(one['mask']).shape == shape
         assert {'bbox', 'label', 'class', 'score'} < set(one)
 
 
 def test_classifier(predict, classifier, tmp_path):
-    """Scores are the softmax of the network for the picture in RGB, as CIFAR's data set reads it."""
+    """Scores are the softmax of the network for the image in RGB, as CIFAR's data set reads it."""
     from mmdla.apis.model import load_model
 
     paths = sorted(CIFAR.glob('cifar10_0[0-3]*.png'))
@@ -159,7 +159,7 @@ model = dict(backbone=dict(depth=18), head=dict(in_channels=512))
 
 
 def test_video(predict, small_config, checkpoint, video, tmp_path):
-    """Every frame is predicted as a picture of its own, and written at its place."""
+    """Every frame is predicted as an image of its own, and written at its place."""
     code, _, report = predict(small_config, checkpoint, video, '--batch-size', 3, '--score-thr', 0)
     assert code == 0
     (entry,) = report['results']
@@ -168,14 +168,14 @@ def test_video(predict, small_config, checkpoint, video, tmp_path):
     assert (len(written), written.resolution, written.fps) == (7, (160, 120), 10)
     frames = list(mmcv.VideoReader(str(video)))
     assert len(entry['frames']) == len(frames) == 7
-    picture = tmp_path / 'frame.png'
-    mmcv.imwrite(frames[4], str(picture))
-    _, _, report = predict(small_config, checkpoint, picture, '--score-thr', 0)
+    image = tmp_path / 'frame.png'
+    mmcv.imwrite(frames[4], str(image))
+    _, _, report = predict(small_config, checkpoint, image, '--score-thr', 0)
     for one, of_video in zip(report['results'][0]['predictions'], entry['frames'][4], strict=True):
         np.testing.assert_allclose(one['bbox'], of_video['bbox'], atol=0.1)
     _, _, report = predict(small_config, checkpoint, video, '--batch-size', 3, '--score-thr', 1)
     written = mmcv.VideoReader(str(tmp_path / 'out' / report['results'][0]['drawn']))
-    for index, got in enumerate(written):  # the drawing shifts a picture by part of a pixel
+    for index, got in enumerate(written):  # the drawing shifts an image by part of a pixel
         gaps = [np.abs(got.astype(int) - frame).mean() for frame in frames]
         assert np.argmin(gaps) == index
 
@@ -218,25 +218,25 @@ def digest(path: Path) -> str:
 @pytest.mark.parametrize(
     ('argv', 'words'),
     [
-        (['none.py', '{checkpoint}', '{picture}'], 'none.py'),
-        (['{config}', 'none.pth', '{picture}'], 'none.pth'),
-        (['{config}', '{config}', '{picture}'], 'not a PyTorch checkpoint'),
+        (['none.py', '{checkpoint}', '{image}'], 'none.py'),
+        (['{config}', 'none.pth', '{image}'], 'none.pth'),
+        (['{config}', '{config}', '{image}'], 'not a PyTorch checkpoint'),
         (['{config}', '{checkpoint}', '{empty}'], 'no images or videos in this folder'),
         (['{config}', '{checkpoint}', '{config}'], 'none of the 1 inputs could be read'),
-        (['{config}', '{checkpoint}', '{picture}', '--score-thr', '0.5'], '--score-thr is for det'),
-        (['{config}', '{checkpoint}', '{picture}', '--device', 'tpu9'], '--device tpu9'),
-        (['{config}', '{checkpoint}', '{picture}', '--device', 'cuda:99'], '--device cuda:99'),
+        (['{config}', '{checkpoint}', '{image}', '--score-thr', '0.5'], '--score-thr is for det'),
+        (['{config}', '{checkpoint}', '{image}', '--device', 'tpu9'], '--device tpu9'),
+        (['{config}', '{checkpoint}', '{image}', '--device', 'cuda:99'], '--device cuda:99'),
         (
-            ['{config}', '{checkpoint}', '{picture}', '--cfg-options', 'model.backbone.depth=56'],
+            ['{config}', '{checkpoint}', '{image}', '--cfg-options', 'model.backbone.depth=56'],
             'cannot be used with this config',
         ),
     ],
 )  # fmt: skip
 def test_bad_input(cli, classifier, tmp_path, argv, words):
     (tmp_path / 'empty').mkdir()
-    picture = next(CIFAR.glob('cifar10_*.png'))
+    image = next(CIFAR.glob('cifar10_*.png'))
     values = dict(zip(('config', 'checkpoint'), classifier, strict=True))
-    values.update(picture=picture, empty=tmp_path / 'empty')
+    values.update(image=image, empty=tmp_path / 'empty')
     out = tmp_path / 'out'
     code, message = cli('predict', *(arg.format(**values) for arg in argv), '--out', out)
     assert code == 2

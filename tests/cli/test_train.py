@@ -125,11 +125,11 @@ def test_broken_annotations(cli, small_run, own_coco):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('content', [b'', b'\xff\xd8\xff no picture'], ids=['empty', 'garbage'])
+@pytest.mark.parametrize('content', [b'', b'\xff\xd8\xff no image'], ids=['empty', 'garbage'])
 def test_broken_image(cli, small_run, own_coco, content, workers):
     root, options = own_coco
-    for picture in root.glob('train2017/*.jpg'):
-        picture.write_bytes(content)
+    for image in root.glob('train2017/*.jpg'):
+        image.write_bytes(content)
     code, message = cli('train', *small_run, *options, f'train_dataloader.num_workers={workers}')
     assert code == 2
     assert str(root / 'train2017/00000000000') in message
@@ -138,8 +138,8 @@ def test_broken_image(cli, small_run, own_coco, content, workers):
 @pytest.mark.parametrize('workers', [0, 1])
 def test_missing_image(cli, small_run, own_coco, workers):
     root, options = own_coco
-    for picture in root.glob('train2017/*.jpg'):
-        picture.unlink()
+    for image in root.glob('train2017/*.jpg'):
+        image.unlink()
     code, message = cli('train', *small_run, *options, f'train_dataloader.num_workers={workers}')
     assert code == 2
     assert 'train2017/00000000000' in message

@@ -5,9 +5,9 @@ import pytest
 from mmdla.datasets.annotations import Use, check_content
 
 WIDTH, HEIGHT = 40, 30
-CROWD, OUTSIDE = 'crowd regions, ignored', 'outside of their picture, left out'
+CROWD, OUTSIDE = 'crowd regions, ignored', 'outside of their image, left out'
 REACHES, THIN = (
-    'boxes that reach out of their picture',
+    'boxes that reach out of their image',
     'without an area or thinner than a pixel, left out',
 )
 SHORT = 'with polygons of less than three points, ignored'

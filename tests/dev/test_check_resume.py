@@ -29,14 +29,14 @@ train_dataloader = dict(
 
 @pytest.fixture
 def classifier(repo, tmp_path) -> list[str]:
-    """The network of the digits on pictures of CIFAR, cropped at random, with drop path."""
+    """The network of the digits on images of CIFAR, cropped at random, with drop path."""
     import cv2
 
-    pictures = sorted((repo / 'tests/data/cifar').glob('cifar10_*.png'))[:8]
-    for number, picture in enumerate(pictures):
+    images = sorted((repo / 'tests/data/cifar').glob('cifar10_*.png'))[:8]
+    for number, image in enumerate(images):
         folder = tmp_path / f'pictures/{number % 2}'
         folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / picture.name), cv2.imread(str(picture)))
+        cv2.imwrite(str(folder / image.name), cv2.imread(str(image)))
     config = tmp_path / 'classifier.py'
     config.write_text(
         CLASSIFIER.format(
@@ -48,7 +48,7 @@ def classifier(repo, tmp_path) -> list[str]:
 
 @pytest.fixture
 def detector(small_config, tmp_path) -> list[str]:
-    """The small RetinaNet, its pictures flipped at random."""
+    """The small RetinaNet, its images flipped at random."""
     config = tmp_path / 'detector.py'
     config.write_text(DETECTOR.format(base=str(small_config)))
     return [str(config)]

@@ -103,7 +103,7 @@ def test_examples_give_what_they_say(path, index):
 
 @pytest.fixture
 def trees(tiny_coco, tmp_path) -> Path:
-    """The tutorial's data set: real pictures with every instance called a tree."""
+    """The tutorial's data set: real images with every instance called a tree."""
     root = tmp_path / 'data/trees'
     (root / 'annotations').mkdir(parents=True)
     for part in ('train', 'val'):
@@ -117,7 +117,7 @@ def trees(tiny_coco, tmp_path) -> Path:
 
 
 def test_tutorial(tool, trees, resnet_checkpoint, tmp_path, monkeypatch, capsys):
-    """From the first snippet to the last of the detector, with smaller pictures and one epoch."""
+    """From the first snippet to the last of the detector, with smaller images and one epoch."""
     monkeypatch.chdir(tmp_path)
     scripts = []
     for name, code in blocks(REPO / 'docs/tutorial.md', 'python'):

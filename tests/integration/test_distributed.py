@@ -52,7 +52,7 @@ model = dict(
 )
 auto_scale_lr = dict(base_batch_size=8)
 """
-# divides its losses by the positives of a process's own pictures
+# divides its losses by the positives of a process's own images
 RETINANET = """
 _base_ = {base!r}
 attention = dict(_delete_=True, type='DLABase', reduction=4)
@@ -127,13 +127,13 @@ def test_detector_with_frozen_stages(train_alone, tiny_coco, tmp_path):
     argv = [config, 2, '--work-dir', out, '--auto-scale-lr']
     with Job('dist_train.sh', *argv, log=tmp_path / 'log') as job:
         assert job.wait() == 0, job.output
-    # ATSS trains at 0.01 with 8 pictures, here there is 1 for each of 2 processes
+    # ATSS trains at 0.01 with 8 images, here there is 1 for each of 2 processes
     options = ['train_dataloader.batch_size=2', f'optim_wrapper.optimizer.lr={0.01 * 2 / 8}']
     assert_same(results(out), train_alone(config, *options))
 
 
 def test_checkpointed_dla_base_and_a_killed_process(train_alone, repo, tiny_coco, tmp_path):
-    """The reference takes the pictures one by one and steps after each two."""
+    """The reference takes the images one by one and steps after each two."""
     base = repo / 'configs/retinanet_dla_r50.py'
     config = write(tmp_path / 'retinanet.py', DETECTION, RETINANET, base=base, root=tiny_coco)
     out = tmp_path / 'two'
@@ -158,14 +158,14 @@ def test_checkpointed_dla_base_and_a_killed_process(train_alone, repo, tiny_coco
 
 @pytest.fixture
 def classifier(repo, tmp_path) -> Path:
-    """Config of a classifier of 20 pictures, in the order of their names."""
-    pictures = sorted((repo / 'tests/data/cifar').glob('cifar100_*.png'))
+    """Config of a classifier of 20 images, in the order of their names."""
+    images = sorted((repo / 'tests/data/cifar').glob('cifar100_*.png'))
     root = tmp_path / 'pictures'
     root.mkdir()
-    for picture in pictures:
-        shutil.copy(picture, root)
+    for image in images:
+        shutil.copy(image, root)
     labels = tmp_path / 'labels.txt'
-    labels.write_text('\n'.join(f'{p.name} {int(p.stem.split("_")[2])}' for p in pictures))
+    labels.write_text('\n'.join(f'{p.name} {int(p.stem.split("_")[2])}' for p in images))
     base = repo / 'configs/cifar100_dla_b.py'
     return write(tmp_path / 'classifier.py', CLASSIFICATION, base=base, root=root, labels=labels)
 
@@ -180,7 +180,7 @@ def test_classifier_under_slurm(train_alone, classifier, tmp_path):
 
 
 def test_evaluation(tool, classifier, tmp_path):
-    """19 pictures, so that one process has to repeat one."""
+    """19 images, so that one process has to repeat one."""
     checkpoint = save_random_weights(classifier)
     options = ['--cfg-options', 'test_dataloader.dataset.indices=19', '--out']
     two, alone = tmp_path / 'two.pkl', tmp_path / 'alone.pkl'
@@ -203,9 +203,9 @@ def test_evaluation(tool, classifier, tmp_path):
 
 
 def test_a_image_that_one_process_cannot_read(classifier, tmp_path):
-    """The second process reads the second picture; the first one waits for its gradients."""
+    """The second process reads the second image; the first one waits for its gradients."""
     broken = tmp_path / 'pictures/cifar100_01_33.png'
-    broken.write_bytes(b'no picture')
+    broken.write_bytes(b'no image')
     argv = [classifier, 2, '--cfg-options', 'train_dataloader.sampler.shuffle=False']
     argv.append('train_dataloader.num_workers=1')
     with Job('dist_train.sh', *argv, log=tmp_path / 'log') as job:

@@ -90,12 +90,12 @@ def test_digits(config, train, tiny_folders):
 
 @pytest.fixture
 def tiny_folders(tmp_path, repo):
-    """A few pictures of ten classes, one folder for each."""
+    """A few images of ten classes, one folder for each."""
     for path in (repo / 'tests/data/cifar').glob('cifar10_*.png'):
         folder = tmp_path / 'classes' / path.stem.split('_')[2]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / path.name).write_bytes(path.read_bytes())
-    for label in range(10):  # some class has no picture among the twenty
+    for label in range(10):  # some class has no image among the twenty
         (tmp_path / 'classes' / str(label)).mkdir(exist_ok=True)
     return tmp_path / 'classes'
 

@@ -41,7 +41,7 @@ def test_every_parameter_gets_a_gradient(args):
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 47), (16, 200)])
 def test_any_size(size):
-    """Down to final maps of 1x1, and one picture in eval mode."""
+    """Down to final maps of 1x1, and one image in eval mode."""
     model = DLAResNet(**SMALL).eval()
     shapes = [out.shape for out in model(torch.rand(1, 3, *size))]
     plain = DLAResNet(**SMALL, layer_attention=None).eval()

@@ -144,8 +144,8 @@ def test_damaged_annotations(demo, photo, content, words):
 
 def test_damaged_photograph(demo, photo):
     coco = demo('coco')
-    photo.write_bytes(b'no picture')
-    with pytest.raises(coco.AnnotationError, match=r'photo\.png: cannot be read as a picture'):
+    photo.write_bytes(b'no image')
+    with pytest.raises(coco.AnnotationError, match=r'photo\.png: cannot be read as an image'):
         coco.read(photo)
 
 
@@ -204,16 +204,16 @@ def test_digits_are_split_by_class(demo, tmp_path):
             files = sorted((tmp_path / 'out' / part / str(label)).iterdir())
             assert len(files) == last - first
             number = label * 500 + first
-            picture = cv2.imread(str(files[0]), cv2.IMREAD_GRAYSCALE)
-            assert np.array_equal(picture[2:-2, 2:-2].ravel(), pixels[number])
-            assert picture.shape == (32, 32) and not picture[:2].any()
+            image = cv2.imread(str(files[0]), cv2.IMREAD_GRAYSCALE)
+            assert np.array_equal(image[2:-2, 2:-2].ravel(), pixels[number])
+            assert image.shape == (32, 32) and not image[:2].any()
     (tmp_path / 'out/val/3').joinpath(files[0].name).unlink(missing_ok=True)
     next((tmp_path / 'out/train/0').iterdir()).unlink()
     assert not digits.is_intact(tmp_path / 'out')
 
 
 def test_images_show_what_was_found(demo, photo, tmp_path):
-    coco, pictures = demo('coco'), demo('pictures')
+    coco, drawings = demo('coco'), demo('drawings')
     written = coco.convert([coco.read(photo)], tmp_path / 'data')['val']
     image = written['images'][0]
     found = [
@@ -224,7 +224,7 @@ def test_images_show_what_was_found(demo, photo, tmp_path):
     def draw(name, boxes):
         predictions = tmp_path / f'{name}.bbox.json'
         predictions.write_text(json.dumps(boxes))
-        sheet, *tiles = pictures.draw(tmp_path / 'data', predictions, tmp_path / name)
+        sheet, *tiles = drawings.draw(tmp_path / 'data', predictions, tmp_path / name)
         assert len(tiles) == len(written['images'])
         assert cv2.imread(str(sheet)) is not None
         return {tile.name: cv2.imread(str(tile)) for tile in tiles}

@@ -13,7 +13,7 @@ NAN, INF = math.nan, math.inf
 
 
 def annotations(rng: random.Random) -> dict:
-    """Four pictures with boxes of three classes, two of them crowd regions."""
+    """Four images with boxes of three classes, two of them crowd regions."""
     images = [dict(id=i, file_name=f'{i}.png', width=WIDTH, height=HEIGHT) for i in range(1, 5)]
     boxes = []
     for n in range(12):
@@ -31,8 +31,8 @@ def annotations(rng: random.Random) -> dict:
 def write_images(folder: Path) -> None:
     folder.mkdir(parents=True)
     for i in range(1, 5):
-        picture = np.random.default_rng(i).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f'{i}.png'), picture)
+        image = np.random.default_rng(i).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f'{i}.png'), image)
 
 
 def pick(content: dict, kind: str, rng: random.Random) -> dict:

@@ -1,4 +1,4 @@
-"""Damaged COCO annotations and pictures: the data are right, or the file and the entry are named."""
+"""Damaged COCO annotations and images: the data are right, or the file and the entry are named."""
 
 import json
 import random
@@ -59,7 +59,7 @@ def load(cfg):
 
 
 def expected(content: dict) -> dict:
-    """Boxes by id of the picture, as (corners, name of the class, is crowd), from the raw file."""
+    """Boxes by id of the image, as (corners, name of the class, is crowd), from the raw file."""
     names = {c['id']: c['name'] for c in content['categories'] if c['name'] in damage.CLASSES}
     boxes: dict = {image['id']: [] for image in content['images']}
     for ann in content['annotations']:
@@ -183,7 +183,7 @@ SMOOTH = cv2.resize(RGB[:3, :4], (40, 30), interpolation=cv2.INTER_CUBIC)
 GRAY = SMOOTH[..., 0]
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
-RIGHT_PICTURES = {  # bytes, and what OpenCV must make of them, RGB
+RIGHT_IMAGES = {  # bytes, and what OpenCV must make of them, RGB
     'gray': (encoded(GRAY, 'PNG'), np.stack([GRAY] * 3, -1)),
     'RGBA': (encoded(np.dstack((SMOOTH, GRAY)), 'PNG'), SMOOTH),
     '16 bit': (encoded(Image.fromarray(GRAY.astype(np.uint16) * 256), 'PNG'), np.stack([GRAY] * 3, -1)),
@@ -200,10 +200,10 @@ RIGHT_PICTURES = {  # bytes, and what OpenCV must make of them, RGB
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', RIGHT_PICTURES)
+@pytest.mark.parametrize('name', RIGHT_IMAGES)
 def test_kinds_of_images(name, root):
     """They reach the network in three channels with the right values."""
-    data, wanted = RIGHT_PICTURES[name]
+    data, wanted = RIGHT_IMAGES[name]
     (root / 'train/1.png').write_bytes(data)
     write(root, damage.annotations(random.Random(0)))
     cfg = config(root)
@@ -211,7 +211,7 @@ def test_kinds_of_images(name, root):
     (got,) = [i['inputs'] for i in load(cfg) if i['data_samples'].img_id == 1]
     error = np.abs(got.numpy()[::-1].transpose(1, 2, 0).astype(int) - wanted)
     assert error.mean() < 3
-    tally('damaged annotations', 'right data', ('picture', name))
+    tally('damaged annotations', 'right data', ('image', name))
 
 
 def broken_images() -> dict[str, bytes]:
@@ -222,7 +222,7 @@ def broken_images() -> dict[str, bytes]:
         for n in range(5, 100, 10)
     }
     return cut | {
-        'empty': b'', 'text': b'no picture', 'zeros': bytes(500), 'JSON': b'{}',
+        'empty': b'', 'text': b'no image', 'zeros': bytes(500), 'JSON': b'{}',
         'other size': encoded(RGB[:20], 'PNG'), 'transposed': encoded(RGB.transpose(1, 0, 2), 'PNG'),
         'turned': encoded(RGB, 'JPEG', exif=TURNED), 'without its last byte': whole['JPEG'][:-1],
     }  # fmt: skip
@@ -234,7 +234,7 @@ def test_broken_images(name, root):
     write(root, damage.annotations(random.Random(0)))
     with pytest.raises(InputError, match=r'(?s)train\.json.*train/2\.png'):
         check_annotations(config(root), LOADERS)
-    tally('damaged annotations', 'refused', ('picture', name))
+    tally('damaged annotations', 'refused', ('image', name))
 
 
 def test_thousand_annotations_of_a_kind_are_one_line(root):
@@ -262,7 +262,7 @@ def test_several_problems_are_reported_at_once(root):
 
 
 def test_evaluation_files_and_test_sets(root):
-    """What is only evaluated needs no boxes, nor pictures' annotations at all."""
+    """What is only evaluated needs no boxes, nor images' annotations at all."""
     content = damage.annotations(random.Random(0))
     del content['annotations']
     write(root, content)
@@ -275,7 +275,7 @@ def test_evaluation_files_and_test_sets(root):
 
 
 def test_errors_that_are_left_to_the_dataset_are_explained(root):
-    """A picture that breaks after the check is still named."""
+    """An image that breaks after the check is still named."""
     write(root, damage.annotations(random.Random(0)))
     cfg = config(root)
     shutil.rmtree(root / 'train')
@@ -296,7 +296,7 @@ def test_work_dirs(tmp_path, monkeypatch):
 
 
 def test_coco_itself_takes_seconds():
-    """118,000 pictures and 860,000 boxes would; measured here on a tenth of the boxes."""
+    """118,000 images and 860,000 boxes would; measured here on a tenth of the boxes."""
     import time
 
     rng = random.Random(0)

@@ -17,8 +17,8 @@ HALF = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 KINDS = {cls.__name__: cls for cls in (DLALight, DLABase, MRLALight, MRLABase, KCLA)}
 
 
-def pictures():
-    """Twenty real pictures of ten classes."""
+def real_images():
+    """Twenty real images of ten classes."""
     paths = sorted((Path(__file__).parents[1] / 'data/cifar').glob('cifar10_*.png'))
     images = np.stack([cv2.imread(str(path)) for path in paths])
     labels = torch.tensor([int(path.stem.split('_')[2]) for path in paths])
@@ -37,7 +37,7 @@ def test_training_under_autocast(kind, dtype):
     model = torch.nn.ModuleList((backbone, head)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     scaler = torch.amp.GradScaler('cpu', enabled=dtype == 'fp16')
-    images, labels = pictures()
+    images, labels = real_images()
     losses = []
     for _ in range(STEPS):
         with torch.autocast('cpu', dtype=HALF[dtype]):

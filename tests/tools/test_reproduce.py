@@ -17,8 +17,8 @@ EPOCHS = 5
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory, repo):
-    """Twenty real pictures of ten classes, one folder for each class."""
+def images(tmp_path_factory, repo):
+    """Twenty real images of ten classes, one folder for each class."""
     root = tmp_path_factory.mktemp('classes')
     for label in range(10):
         (root / str(label)).mkdir()
@@ -28,12 +28,12 @@ def pictures(tmp_path_factory, repo):
 
 
 @pytest.fixture(scope='module')
-def options(pictures):
-    """A run of seconds: few pictures, few epochs; with drop path and augmentation in a worker."""
+def options(images):
+    """A run of seconds: few images, few epochs; with drop path and augmentation in a worker."""
     return [
-        f'train_dataloader.dataset.data_root={pictures}',
-        f'val_dataloader.dataset.data_root={pictures}',
-        f'test_dataloader.dataset.data_root={pictures}',
+        f'train_dataloader.dataset.data_root={images}',
+        f'val_dataloader.dataset.data_root={images}',
+        f'test_dataloader.dataset.data_root={images}',
         'train_dataloader.batch_size=5',
         'optim_wrapper.optimizer.lr=0.01',
         f'train_cfg.max_epochs={EPOCHS}',

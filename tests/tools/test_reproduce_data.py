@@ -16,7 +16,7 @@ PARTS = ('train', 'val', 'test')
 def table_of(repo, name: str, train: int, val: int) -> tables.Table:
     """A table whose published data set is a tiny one."""
     table = tables.read_table(name, repo)
-    return dataclasses.replace(table, pictures=dict(train=train, val=val))
+    return dataclasses.replace(table, images=dict(train=train, val=val))
 
 
 def config(repo, table, root, *options: str):
@@ -44,16 +44,16 @@ def test_published_counts(repo, tiny_coco):
     with pytest.raises(InputError) as error:
         check_table_data(table, config(repo, table, tiny_coco))
     lines = str(error.value).splitlines()
-    assert f'- {tiny_coco}/train2017: pictures: 2, expected 118287' in lines
+    assert f'- {tiny_coco}/train2017: images: 2, expected 118287' in lines
     annotations = f'{tiny_coco}/annotations/instances_val2017.json'
-    assert f'- {annotations}: pictures in it: 2, expected 5000' in lines
+    assert f'- {annotations}: images in it: 2, expected 5000' in lines
     assert 'cocodataset.org' in lines[-1]
 
 
-def test_a_picture_is_gone(coco):
+def test_a_image_is_gone(coco):
     table, root, cfg = coco
     next((root / 'val2017').iterdir()).unlink()
-    with pytest.raises(InputError, match='val2017: pictures: 1, expected 2'):
+    with pytest.raises(InputError, match='val2017: images: 1, expected 2'):
         check_table_data(table, cfg)
 
 
@@ -66,7 +66,7 @@ def test_annotations_are_cut_off(coco):
 
 
 @pytest.mark.parametrize('block', [3, 11, 12, 1000])
-def test_pictures_are_counted_across_blocks(tiny_coco, monkeypatch, block):
+def test_images_are_counted_across_blocks(tiny_coco, monkeypatch, block):
     monkeypatch.setattr(data, 'BLOCK', block)
     file = tiny_coco / 'annotations/instances_train2017.json'
     assert count_images(file) == (len(json.loads(file.read_text())['images']), True)
@@ -75,7 +75,7 @@ def test_pictures_are_counted_across_blocks(tiny_coco, monkeypatch, block):
 def test_parts_that_share_a_folder(repo, tiny_coco, tmp_path):
     """Each part has a list of its own images, the folder has those of all parts."""
     table = dataclasses.replace(
-        tables.read_table('bccd', repo), pictures=dict(train=2, val=2), in_folder=4
+        tables.read_table('bccd', repo), images=dict(train=2, val=2), in_folder=4
     )
     root = tmp_path / 'bccd'
     (root / 'images').mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_parts_that_share_a_folder(repo, tiny_coco, tmp_path):
     cfg.val_evaluator.ann_file = str(root / 'annotations/instances_test.json')
     check_table_data(table, cfg)
     next((root / 'images').iterdir()).unlink()
-    with pytest.raises(InputError, match=r'(?s)images: pictures: 3, expected 4.*BCCD_Dataset'):
+    with pytest.raises(InputError, match=r'(?s)images: images: 3, expected 4.*BCCD_Dataset'):
         check_table_data(table, cfg)
 
 
@@ -101,7 +101,7 @@ def test_coco_is_not_there(repo, tmp_path):
 
 @pytest.fixture
 def imagenet(tiny_imagenet, tmp_path, monkeypatch):
-    """Two classes with a picture each, in folders."""
+    """Two classes with an image each, in folders."""
     monkeypatch.setitem(data.CLASSES, 'imagenet', 2)
     for part in ('train', 'val'):
         for name, label in (('water_bottle', 'n04557648'), ('dining_table', 'n03201208')):
@@ -119,7 +119,7 @@ def test_imagenet_in_folders(repo, imagenet):
     with pytest.raises(InputError) as error:
         check_table_data(table, cfg)
     assert f'- {imagenet}/train: folders, one for each class: 1, expected 2' in str(error.value)
-    assert f'- {imagenet}/train: pictures: 1, expected 2' in str(error.value)
+    assert f'- {imagenet}/train: images: 1, expected 2' in str(error.value)
     assert 'one folder for every class' in str(error.value)
 
 

@@ -102,12 +102,12 @@ def test_commands_keep_the_batch_of_the_recipe(name, repo, shell, tool):
 
 def test_a_batch_that_cannot_be_shared(repo):
     cfg = tables.row_config(tables.read_table('coco', repo).rows[0], repo)
-    with pytest.raises(InputError, match='a batch of 16 pictures cannot be shared by 24 GPUs'):
+    with pytest.raises(InputError, match='a batch of 16 images cannot be shared by 24 GPUs'):
         fit_batch(cfg, 24)
 
 
 def test_time_by_hand():
-    """One epoch of ten pictures, one validation of four, a million multiply-adds each."""
+    """One epoch of ten images, one validation of four, a million multiply-adds each."""
     counts = Counts(1, 1, 10**6, 0, 1, epochs=1, validations=1)
     seconds = (10 * 3 * 2e6 + 4 * 2e6) / 5e11 / 2
     assert counts.hours(10, 4, gpus=2, tflops=0.5) == pytest.approx(seconds / 3600)
@@ -131,7 +131,7 @@ MEASURED = [
 
 @pytest.mark.parametrize(('folder', 'name'), MEASURED, ids=lambda text: text)
 def test_memory_against_published_measurements(folder, name):
-    """What MMDetection's index states for its plain detectors, with 2 pictures on each of 8 GPUs."""
+    """What MMDetection's index states for its plain detectors, with 2 images on each of 8 GPUs."""
     configs = Path(find_spec('mmdet').origin).parent / '.mim/configs'
     measured = published.read_index('mmdet', f'configs/{folder}/metafile.yml')[name]['Metadata']
     counts = count(Config.fromfile(configs / folder / f'{name}.py'))

@@ -1,4 +1,4 @@
-"""Look inside: what the layer attention of a model does on given pictures or during training."""
+"""Look inside: what the layer attention of a model does on given images or during training."""
 
 from .hook import LayerAttentionHook
 from .recording import Recording, record

@@ -1,4 +1,4 @@
-"""Where in a picture a layer is active, and which of it speaks for what the model found.
+"""Where in an image a layer is active, and which of it speaks for what the model found.
 
 For classifiers the second is Grad-CAM (Selvaraju et al., ICCV 2017) of the highest class: the
 feature maps weighted by their pooled gradients. For detectors it is the product of feature and
@@ -44,16 +44,16 @@ def activation_maps(
     target: Callable[[], Tensor | None],
     pooled: bool,
 ) -> list[ActivationMap]:
-    """Activation maps of one picture.
+    """Activation maps of one image.
 
     Args:
         model (nn.Module): The whole model.
-        backbone (nn.Module): What gets the picture as a tensor.
+        backbone (nn.Module): What gets the image as a tensor.
         layers (Sequence[str]): Modules of ``model`` that give feature maps, e.g.
             ``'backbone.layer4'``.
-        target (Callable): Runs the model on the picture and gives the score to be explained, a
+        target (Callable): Runs the model on the image and gives the score to be explained, a
             scalar, or ``None`` if there is nothing to explain.
-        pooled (bool): Pool the gradients over the picture (Grad-CAM), or use them place by place.
+        pooled (bool): Pool the gradients over the image (Grad-CAM), or use them place by place.
 
     Raises:
         InputError: There is no such layer, or it gives no single feature map.
@@ -113,7 +113,7 @@ def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]
 
 def _single_map(name: str, outputs: list) -> Tensor:
     if len(outputs) != 1:
-        raise InputError(f'--layer {name}: it must run once a picture, it ran {len(outputs)} times')
+        raise InputError(f'--layer {name}: it must run once an image, it ran {len(outputs)} times')
     if not (isinstance(outputs[0], Tensor) and outputs[0].ndim == 4):
         shape = getattr(outputs[0], 'shape', None)
         got = f'shape {tuple(shape)}' if shape is not None else type(outputs[0]).__name__

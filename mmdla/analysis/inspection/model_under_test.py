@@ -76,9 +76,9 @@ class ModelUnderTest:
             UnreadableError: The file is not there or damaged, or the pipeline cannot take it.
         """
         data = pseudo_collate([self.pipeline(read_image(path))])
-        return data, self._picture(data['inputs'][0])
+        return data, self._image(data['inputs'][0])
 
-    def _picture(self, inputs: Tensor) -> np.ndarray:
+    def _image(self, inputs: Tensor) -> np.ndarray:
         image = inputs.permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
         if image.dtype != np.uint8:  # a pipeline that normalizes
             low, high = image.min(), image.max()
@@ -130,7 +130,7 @@ class ModelUnderTest:
         return self.classes[index] if index < len(self.classes) else f'class {index}'
 
     def _instances(self, data: dict):
-        """Detections that are kept, with boxes on the picture as the network gets it."""
+        """Detections that are kept, with boxes on the image as the network gets it."""
         data = self.model.data_preprocessor(copy.deepcopy(data), False)
         samples = self.model.predict(data['inputs'], data['data_samples'], rescale=False)
         instances = samples[0].pred_instances

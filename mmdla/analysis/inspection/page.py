@@ -1,4 +1,4 @@
-"""Put together what the report of a model and its pictures says, and the files beside it."""
+"""Put together what the report of a model and its images says, and the files beside it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ INTRO = (
     'A ResNet is a chain of blocks, grouped into stages. In a plain one a block gets nothing but '
     'what the block before it hands on. With layer attention it also looks at the earlier blocks '
     'of its stage and takes over part of what they have seen. This page shows what a trained model '
-    'does with that on the pictures below.',
+    'does with that on the images below.',
 )
 TERMS = {
     'stage (layer1, layer2, …)': 'Blocks that work at one resolution; each stage works on coarser '
     'maps than the one before it. The attention connects blocks within a stage only.',
     'block': 'A few convolutions with a shortcut around them: block 1 is the first of its stage.',
     'shortcut': 'What a block got from the block before it and hands on beside its own result.',
-    'channel, head': 'The features are maps of the picture, hundreds of them: the channels. A head '
+    'channel, head': 'The features are maps of the image, hundreds of them: the channels. A head '
     'is a group of neighbouring channels that share their attention.',
     'context': 'What a small recurrent unit, which reads one block after another, has gathered '
     'from the blocks so far; it starts from nothing in every stage.',
@@ -62,7 +62,7 @@ class Look:
     """Results for one image."""
 
     path: Path
-    picture: np.ndarray  # RGB (H, W, 3), as the network gets it
+    image: np.ndarray  # RGB (H, W, 3), as the network gets it
     found: list[Prediction]
     stages: list[StageRecord]
     maps: list[ActivationMap]
@@ -78,12 +78,12 @@ class Page:
 
 
 def look_at(subject: ModelUnderTest, path: Path, layers: Sequence[str]) -> Look:
-    """Run the model on one picture: once as in use, recorded, and once more for gradients.
+    """Run the model on one image: once as in use, recorded, and once more for gradients.
 
     Raises:
         InputError: A layer is not there or gives no feature map.
     """
-    data, picture = subject.prepare(path)
+    data, image = subject.prepare(path)
     with record(subject.model, subject.backbone) as recording:
         found = subject.find(data)
     maps = activation_maps(
@@ -93,20 +93,20 @@ def look_at(subject: ModelUnderTest, path: Path, layers: Sequence[str]) -> Look:
         lambda: subject.target(data),
         pooled=not subject.is_detector,
     )
-    return Look(path, picture, found, recording.stages(), maps)
+    return Look(path, image, found, recording.stages(), maps)
 
 
 def make_page(subject: ModelUnderTest, looks: Sequence[Look], facts: dict[str, str]) -> Page:
-    """Return the page about some pictures.
+    """Return the page about some images.
 
     Args:
         subject (ModelUnderTest): The model.
-        looks (Sequence[Look]): One for every picture.
+        looks (Sequence[Look]): One for every image.
         facts (dict[str, str]): What the page says about its origin, e.g. the config.
     """
     stages = join_records([look.stages for look in looks])
     kind = stages[0].kind
-    facts = {**facts, 'layer attention': kind, 'pictures': str(len(looks))}
+    facts = {**facts, 'layer attention': kind, 'images': str(len(looks))}
     page = Page(
         Report(
             'A look inside: layer attention',
@@ -115,7 +115,7 @@ def make_page(subject: ModelUnderTest, looks: Sequence[Look], facts: dict[str, s
     )
     page.report.facts = [f'{name}: {value}' for name, value in facts.items()]
     page.report.terms = TERMS
-    page.report.parts += [_pictures(page, subject, looks), _attention(page, stages, len(looks))]
+    page.report.parts += [_images(page, subject, looks), _attention(page, stages, len(looks))]
     page.numbers = dict(
         **facts,
         mean={stage.stage: stage.summary() for stage in stages},
@@ -131,7 +131,7 @@ def make_page(subject: ModelUnderTest, looks: Sequence[Look], facts: dict[str, s
     return page
 
 
-def _pictures(page: Page, subject: ModelUnderTest, looks: Sequence[Look]) -> Part:
+def _images(page: Page, subject: ModelUnderTest, looks: Sequence[Look]) -> Part:
     if subject.is_detector:
         reason = (
             f'the objects found with a score of at least {subject.score:g}: at every place the '
@@ -148,25 +148,25 @@ def _pictures(page: Page, subject: ModelUnderTest, looks: Sequence[Look]) -> Par
         'background or at the edges says that the model goes by something else.'
         + (DOTS if subject.is_detector else ''),
     )
-    sections = [_picture(page, subject, number, look) for number, look in enumerate(looks, 1)]
+    sections = [_image(page, subject, number, look) for number, look in enumerate(looks, 1)]
     alt = 'Colour scale of the maps: grey, purple, orange, yellow'
-    caption = 'Nothing (the grey picture) … most (yellow)'
-    return Part('The pictures', text, sections, Figure(encode(color_scale(), '.png'), alt, caption))
+    caption = 'Nothing (the grey image) … most (yellow)'
+    return Part('The images', text, sections, Figure(encode(color_scale(), '.png'), alt, caption))
 
 
-def _picture(page: Page, subject: ModelUnderTest, number: int, look: Look) -> Section:
-    shown = [('picture', enlarge(look.picture), 'as the network gets it')]
+def _image(page: Page, subject: ModelUnderTest, number: int, look: Look) -> Section:
+    shown = [('picture', enlarge(look.image), 'as the network gets it')]
     if subject.is_detector:
-        shown.insert(0, ('found', draw_boxes(look.picture, look.found), 'what was found'))
+        shown.insert(0, ('found', draw_boxes(look.image, look.found), 'what was found'))
     activity, evidence = [], []
     for one in look.maps:
         layer = one.layer.removeprefix('backbone.')
-        image = overlay(look.picture, one.strength, one.size)
+        image = overlay(look.image, one.strength, one.size)
         activity.append((f'{layer}_activity', image, f'{layer}: activity'))
         if one.evidence is not None:
-            image = overlay(look.picture, one.evidence, one.size, lowest=0)
+            image = overlay(look.image, one.evidence, one.size, lowest=0)
             evidence.append((f'{layer}_evidence', image, f'{layer}: evidence'))
-    # in rows: found and activities, picture and evidences; or the three of a classifier
+    # in rows: found and activities, image and evidences; or the three of a classifier
     shown = [*shown[:1], *activity, *shown[1:], *evidence]
     columns = 1 + len(activity) if subject.is_detector else 1 + len(activity) + len(evidence)
     figures = []
@@ -192,7 +192,7 @@ def _picture(page: Page, subject: ModelUnderTest, number: int, look: Look) -> Se
     return Section(look.path.name, lines, figures, rows, colors, min(columns, 5), least=140)
 
 
-def _attention(page: Page, stages: Sequence[StageRecord], pictures: int) -> Part:
+def _attention(page: Page, stages: Sequence[StageRecord], images: int) -> Part:
     sections, key = [], None
     for kind in FIGURES:
         shown = [stage for stage in stages if kind.is_in(stage)]
@@ -207,6 +207,6 @@ def _attention(page: Page, stages: Sequence[StageRecord], pictures: int) -> Part
             sections.append(Section(kind.title, text, figures, columns=columns))
         if figures and kind.draw == 'spread':
             key = Figure(to_png(draw_key()), KEY, KEY)
-    over = 'the picture' if pictures == 1 else f'the {pictures} pictures'
+    over = 'the image' if images == 1 else f'the {images} images'
     text = (f'One panel for each stage, over {over} above. Blocks are counted from the first.',)
     return Part('The layer attention', text, sections, key)

@@ -1,6 +1,6 @@
 """Records of a stage, as tensors and as the few numbers that figures and files show.
 
-``B`` pictures, ``L`` blocks, ``C`` channels; every tensor is detached and on the CPU.
+``B`` images, ``L`` blocks, ``C`` channels; every tensor is detached and on the CPU.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PER_STAGE = ('lambdas',)  # parameters; everything else is there for every picture
+PER_STAGE = ('lambdas',)  # parameters; everything else is there for every image
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def quantiles(values: Tensor) -> Tensor:
 
 
 def join_records(passes: Sequence[Sequence[StageRecord]]) -> list[StageRecord]:
-    """One record per stage from those of several forward passes, their pictures one after another.
+    """One record per stage from those of several forward passes, their images one after another.
 
     Raises:
         ValueError: There is no pass.

@@ -1,4 +1,4 @@
-"""One HTML file that opens from disk and needs nothing else: pictures and style are inside."""
+"""One HTML file that opens from disk and needs nothing else: images and style are inside."""
 
 import base64
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ class DLAResNet_CIFAR(DLAResNet):  # noqa: N801 - MMPretrain's ResNet_CIFAR is n
     """CIFAR ResNet (He et al., 2016, section 4.2) whose blocks attend to the earlier ones.
 
     A 3x3 stem of 16 channels without pooling and three stages of 16, 32 and 64 (with
-    bottlenecks 64, 128 and 256) channels, for pictures of 32x32.
+    bottlenecks 64, 128 and 256) channels, for images of 32x32.
 
     Args:
         depth (int): ``9n + 2`` with bottlenecks, ``6n + 2`` with basic blocks, for ``n`` blocks

@@ -10,7 +10,7 @@ from mmdla.analysis.inspection.figures import draw, to_array, to_png
 from mmdla.analysis.inspection.hook import scalars
 
 BY_NAME = {kind.name: kind for kind in FIGURES}
-# two pictures, one head, two blocks
+# two images, one head, two blocks
 WEIGHTS = torch.tensor([[[[1, 0], [0.2, 0.8]]], [[[1, 0], [0.4, 0.6]]]])
 GATES = torch.tensor([[[0.1, 0.3], [0.5, 0.9]], [[0.1, 0.3], [0.5, 0.5]]])  # two heads
 LAMBDAS = torch.tensor([[-1.0, 0, 1, 4], [2, 2, 2, 2]])

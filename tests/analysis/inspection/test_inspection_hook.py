@@ -1,4 +1,4 @@
-"""The hook in real training runs on real pictures."""
+"""The hook in real training runs on real images."""
 
 import json
 
@@ -78,8 +78,8 @@ def test_figures_and_scalars_reach_the_back_ends(train):
     images = {f'layer_attention_{name}' for name in names}
     files = {path.stem for path in folder.glob('*/vis_data/vis_image/*.png')}
     assert files == {f'{name}_{row["step"]}' for name in images for row in rows}
-    picture = cv2.imread(str(next(folder.glob('*/vis_data/vis_image/*weights_3.png'))))
-    assert picture.shape[1] > 3 * picture.shape[0], 'three stages side by side'
+    image = cv2.imread(str(next(folder.glob('*/vis_data/vis_image/*weights_3.png'))))
+    assert image.shape[1] > 3 * image.shape[0], 'three stages side by side'
 
     (events,) = folder.glob('*/vis_data/events*')
     board = EventAccumulator(str(events)).Reload()

@@ -19,13 +19,13 @@ IMAGES = sorted((Path(__file__).parents[2] / 'data/cifar').glob('cifar100_*.png'
 
 @pytest.fixture(scope='module')
 def images():
-    """Four real pictures, (4, 3, 32, 32), in double precision."""
-    pictures = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()) for path in IMAGES[:4]]
-    return torch.stack(pictures).permute(0, 3, 1, 2).contiguous().double() / 60 - 2
+    """Four real images, (4, 3, 32, 32), in double precision."""
+    images = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()) for path in IMAGES[:4]]
+    return torch.stack(images).permute(0, 3, 1, 2).contiguous().double() / 60 - 2
 
 
 def make(kind, images, ops='auto', form=None, **kwargs):
-    """Three blocks a stage, with running statistics of real pictures."""
+    """Three blocks a stage, with running statistics of real images."""
     torch.manual_seed(0)
     attention = dict(type=kind) if form is None else dict(type=kind, form=form)
     if kind in REDUCED:
@@ -40,7 +40,7 @@ def make(kind, images, ops='auto', form=None, **kwargs):
             p.mul_(1.5)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # just these pictures
+                module.momentum = None  # just these images
         model.train()(images)
     return model
 

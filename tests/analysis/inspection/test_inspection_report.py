@@ -7,16 +7,14 @@ from self_contained import check_self_contained
 from mmdla.analysis.inspection.photos import encode, overlay
 from mmdla.analysis.inspection.report import Figure, Part, Report, Section
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
 
 
 def test_report():
-    figures = [
-        Figure(encode(PICTURE, ending), f'a {ending}', 'below') for ending in ('.png', '.jpg')
-    ]
+    figures = [Figure(encode(IMAGE, ending), f'a {ending}', 'below') for ending in ('.png', '.jpg')]
     rows, colors = [('cat', 0.25), ('dog', 1.0)], [('#ff0000', '2 × <i>')]
     section = Section('Trees & <b>', ['first', 'second'], figures, rows, colors)
-    key = Figure(encode(PICTURE, '.png'), 'a key')
+    key = Figure(encode(IMAGE, '.png'), 'a key')
     report = Report(
         'Title', ['config: a<b>.py'], ['intro'], [Part('Part', ['text'], [section], key)]
     )
@@ -39,8 +37,8 @@ def test_report():
 def test_overlay_leaves_out_the_padding():
     """The right half of what the map covers is padding."""
     values = torch.tensor([[0.0, 1.0, 5.0, 5.0]]).repeat(2, 1)
-    picture = np.full((16, 32, 3), 128, np.uint8)
-    image = overlay(picture, values, (16, 64), lowest=0).astype(int)
-    assert image.shape == (240, 480, 3)
-    assert abs(image[120, 5] - 128).max() < 3, 'nothing there: the grey photograph'
-    assert image[120, 470, 0] > 220 and image[120, 470, 2] < 190, 'the maximum: yellow'
+    image = np.full((16, 32, 3), 128, np.uint8)
+    drawn = overlay(image, values, (16, 64), lowest=0).astype(int)
+    assert drawn.shape == (240, 480, 3)
+    assert abs(drawn[120, 5] - 128).max() < 3, 'nothing there: the grey photograph'
+    assert drawn[120, 470, 0] > 220 and drawn[120, 470, 2] < 190, 'the maximum: yellow'

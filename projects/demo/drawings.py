@@ -1,4 +1,4 @@
-"""Pictures of a finished run: what it finds beside what is there, and how it learned."""
+"""Images of a finished run: what it finds beside what is there, and how it learned."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,10 @@ def draw(data: Path, predictions: Path, folder: Path) -> list[Path]:
     Args:
         data (Path): The converted data set.
         predictions (Path): Boxes in COCO's result format, as ``CocoMetric`` writes them.
-        folder (Path): Where the pictures go.
+        folder (Path): Where the images go.
 
     Returns:
-        list[Path]: The contact sheet, then the single pictures.
+        list[Path]: The contact sheet, then the single images.
     """
     coco = json.loads((data / 'annotations' / 'val.json').read_text())
     found: dict[int, list[dict]] = {image['id']: [] for image in coco['images']}
@@ -51,7 +51,7 @@ def _sheet(images, truth, found, data, path: Path) -> Path:
     )
     panels = list(axes.flat)
     for image in images:
-        picture = plt.imread(data / 'val' / image['file_name'])
+        photo = plt.imread(data / 'val' / image['file_name'])
         marked, predicted = panels.pop(0), panels.pop(0)
         boxes = truth[image['id']]
         for annotation in boxes:
@@ -63,7 +63,7 @@ def _sheet(images, truth, found, data, path: Path) -> Path:
         marked.set_title(f'marked by hand: {sum(not a["iscrowd"] for a in boxes)}', fontsize=10)
         predicted.set_title(f'found (score ≥ {SCORE}): {len(kept)}', fontsize=10)
         for panel in (marked, predicted):
-            panel.imshow(picture)
+            panel.imshow(photo)
             panel.axis('off')
     for panel in panels:
         panel.axis('off')
@@ -81,7 +81,7 @@ def curves(scalars: Path, path: Path) -> Path:
 
     Args:
         scalars (Path): The ``scalars.json`` that MMEngine's visualizer wrote.
-        path (Path): The picture.
+        path (Path): The image.
     """
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]
     losses = [(row['step'], row['loss']) for row in rows if 'loss' in row]
