@@ -5,20 +5,11 @@
 
 import pytest
 from hypothesis import given, settings
-from random_programs import (
-    FUSED,
-    Backward,
-    Forward,
-    Grad,
-    Hook,
-    Program,
-    Ref,
-    Setup,
-    check,
-    compare,
-    programs,
-    run,
-)
+from program_runs import run
+from program_strategies import programs
+from program_traces import compare
+from programs import FUSED, Backward, Forward, Grad, Hook, Program, Ref, Setup
+from random_programs import check
 from tally import tally
 
 from mmdla.models.layer_attention import multi_head
