@@ -4,6 +4,7 @@ import copy
 import re
 from inspect import signature
 
+import numpy as np
 import pytest
 import torch
 from argument_cases import (
@@ -31,6 +32,7 @@ SIZES = [(32, 32), (33, 47), (64, 32)]
 # what PyTorch's norms and, on one thread, its convolutions say to maps of one pixel
 TOO_SMALL = ('Expected more than 1', 'input image is smaller than kernel')
 MANY = settings(max_examples=3 * settings.default.max_examples)  # of what is quick
+FEW = settings(max_examples=settings.default.max_examples // 3)  # of what builds two networks
 BACKBONES = pytest.mark.parametrize('cls', [DLAResNet, DLAResNet_CIFAR], ids=lambda c: c.__name__)
 
 
@@ -121,6 +123,34 @@ def test_arguments_that_suit_each_other_run(cls, data):
     assert message is None
     run(model, args, data.draw(st.sampled_from(SIZES)), data.draw(st.sampled_from([1, 2])))
     tally('arguments', 'right: built and ran', (cls.__name__, args))
+
+
+def as_numpy(value):
+    """The same arguments as somebody has them who computed them: scalars and arrays of NumPy."""
+    if isinstance(value, dict):
+        return {key: as_numpy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        if value and all(type(item) is int for item in value):
+            return np.array(value)
+        return [as_numpy(item) for item in value]
+    kinds = {bool: np.bool_, int: np.int64, float: np.float64}
+    return kinds[type(value)](value) if type(value) in kinds else value
+
+
+@BACKBONES
+@FEW
+@given(data=st.data())
+def test_numbers_of_numpy_are_numbers(cls, data):
+    """Such a network has the parameters of the one with Python's own, bit for bit, and runs."""
+    args = data.draw(backbones(cifar=cls is DLAResNet_CIFAR))
+    (plain, _), (model, message) = build(cls, args), build(cls, as_numpy(args))
+    assert message is None
+    for (name, got), expected in zip(
+        model.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
+        assert torch.equal(got, expected), name
+    run(model, {**args}, (32, 32), 2)
+    tally('arguments', 'right, of NumPy: built and ran', (cls.__name__, args))
 
 
 @BACKBONES
