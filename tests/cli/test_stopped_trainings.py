@@ -21,7 +21,7 @@ def options(*pairs: str) -> list[str]:
     return ['--cfg-options', *pairs]
 
 
-def test_a_image_that_becomes_infinite(cli, small_run):
+def test_an_image_that_becomes_infinite(cli, small_run):
     code, message = cli('train', *small_run, *options('model.data_preprocessor.std="[0,0,0]"'))
     assert code == 2
     error = message[message.index('error:') :]

@@ -46,7 +46,7 @@ def message(tmp_path, what, model=None, **kwargs) -> str:
 
 
 @pytest.mark.parametrize(('value', 'word'), [(math.nan, 'NaN'), (math.inf, 'infinite values')])
-def test_in_a_image(tmp_path, value, word):
+def test_in_an_image(tmp_path, value, word):
     def what(model, batch):
         batch['inputs'][1, 2] = value
 

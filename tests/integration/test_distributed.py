@@ -202,7 +202,7 @@ def test_evaluation(tool, classifier, tmp_path):
     assert ours['accuracy/top1'] == theirs['accuracy/top1']
 
 
-def test_a_image_that_one_process_cannot_read(classifier, tmp_path):
+def test_an_image_that_one_process_cannot_read(classifier, tmp_path):
     """The second process reads the second image; the first one waits for its gradients."""
     broken = tmp_path / 'pictures/cifar100_01_33.png'
     broken.write_bytes(b'no image')

@@ -50,7 +50,7 @@ def test_published_counts(repo, tiny_coco):
     assert 'cocodataset.org' in lines[-1]
 
 
-def test_a_image_is_gone(coco):
+def test_an_image_is_gone(coco):
     table, root, cfg = coco
     next((root / 'val2017').iterdir()).unlink()
     with pytest.raises(InputError, match='val2017: images: 1, expected 2'):
