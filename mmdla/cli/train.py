@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -89,8 +89,18 @@ def tell(sentence: str) -> None:
     print(f'--resume: {sentence}', file=sys.stderr, flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def training_config(args: argparse.Namespace, tell: Callable[[str], object]) -> Config:
+    """Read the config and apply the options to it; it is changed nowhere else.
+
+    The checkpoint hook comes before what asks it for names and intervals: exact resume, resume.
+
+    Args:
+        args (argparse.Namespace): Of the command line.
+        tell (Callable): Is told which checkpoints ``--resume`` passed over and why.
+
+    Raises:
+        InputError: An option cannot be had with this config, or a checkpoint is not there.
+    """
     cfg = load_config(args)
     if args.amp:
         use_amp(cfg)
@@ -102,18 +112,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_validation_check(cfg)
     if args.exact_resume:
         use_exact_resume(cfg)
-    if args.resume not in (None, 'auto'):
-        check_checkpoint('--resume', args.resume)
     if args.resume is not None:
-        resume_from(cfg, args.resume, tell if is_first_on_machine(argv) else lambda _: None)
+        resume_from(cfg, args.resume, tell)
     if cfg.get('load_from'):
         check_checkpoint('load_from', cfg.load_from)
     set_classification_defaults(cfg, LOADERS)
+    return cfg
 
+
+def check_inputs(cfg: Config, annotations: bool) -> None:
+    """Refuse data and folders that the training would stop at; the slow check by one process only.
+
+    Raises:
+        InputError: Something is not there, cannot be written or contradicts the config.
+    """
     check_classes(cfg, LOADERS)
     check_data(cfg, LOADERS)
     check_work_dir(cfg.work_dir)
-    if is_first_on_machine(sys.argv[1:] if argv is None else argv):
+    if annotations:
         check_annotations(cfg, LOADERS)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    first = is_first_on_machine(sys.argv[1:] if argv is None else argv)
+    cfg = training_config(args, tell if first else lambda _: None)
+    check_inputs(cfg, annotations=first)
     with explain_data_errors(cfg, LOADERS), explain_full_disk(cfg.work_dir), restricted_loading():
         build_runner(cfg).train()

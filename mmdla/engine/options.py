@@ -12,6 +12,7 @@ from mmdla.config_types import resolve_type
 from mmdla.errors import InputError
 
 from .atomic_checkpoint import checkpoint_folder
+from .config import check_checkpoint
 from .epoch_seed import EpochSeedHook
 from .finite_loss import FiniteLossHook
 from .validation_check import ValidationCheckHook
@@ -83,7 +84,7 @@ def resume_from(cfg: Config, path: str, tell: Callable[[str], object]) -> None:
         tell (Callable): Is told what was passed over and why.
 
     Raises:
-        InputError: The checkpoint is damaged, or all of those in the work folder are.
+        InputError: The checkpoint is not there or damaged, or all of those in the work folder are.
     """
     if path == 'auto':
         hook = _default_hooks(cfg).get('checkpoint') or {}
@@ -100,8 +101,10 @@ def resume_from(cfg: Config, path: str, tell: Callable[[str], object]) -> None:
             cfg.resume = False
             return
         path = str(found)
-    elif '://' not in path and (damage := verify_checkpoint(path)):
-        raise InputError(f'--resume: {path}: {damage}')
+    else:
+        check_checkpoint('--resume', path)
+        if '://' not in path and (damage := verify_checkpoint(path)):
+            raise InputError(f'--resume: {path}: {damage}')
     cfg.resume = True
     cfg.load_from = path
 
