@@ -1,10 +1,12 @@
-"""Every shipped config trains and validates on a little real data.
+"""Every shipped config trains and validates on a little real data, or is like one that does.
 
-The three COCO configs of DLA-L with 50 layers, which test_coco_configs.py runs through training and
+Networks of 101 layers differ from those of 50 in the depth alone, CIFAR-10 and the blood cells take
+the attentions that CIFAR-100 and the nuclei take. The three COCO configs of DLA-L with 50 layers, which test_coco_configs.py runs through training and
 testing, are left to that file, those of other backbones to test_wrapper_configs.py, segmentation and
 oriented boxes to test_dense_configs.py.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -25,10 +27,21 @@ SHORT = [
     'randomness.seed=0',
 ]
 RAN: list[str] = []
+# prefixes of two tables of the same networks, and the rows of the second that train here
+TWINS = {'cifar100_': ('cifar10_', ('plain', 'dla_l')), 'nuclei_': ('bccd_', ('plain', 'dla_b'))}
+
+
+def like_another(path: Path) -> bool:
+    """Whether the config is compared with another instead of being trained."""
+    twins = [
+        first for first, rows in TWINS.values()
+        if path.stem.startswith(first) and not path.stem.endswith(rows)
+    ]  # fmt: skip
+    return path.stem.endswith('_r101') or bool(twins)
 
 
 def of(*prefixes: str) -> list[Path]:
-    names = [path for path in CONFIGS if path.stem.startswith(prefixes)]
+    names = [p for p in CONFIGS if p.stem.startswith(prefixes) and not like_another(p)]
     RAN.extend(path.stem for path in names)
     return names
 
@@ -158,6 +171,53 @@ def test_coco(config, train, tiny_coco, resnet_checkpoint, tmp_path):
     check(losses, metrics, 'coco/bbox_mAP')
 
 
+LIKE_ANOTHER = [path for path in CONFIGS if like_another(path)]
+
+
+@functools.cache
+def settings_of(path: Path) -> dict[str, object]:
+    """The settings of a config by their dotted names."""
+
+    def walk(value, name: str):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from walk(item, f'{name}.{key}')
+        else:
+            yield name, value
+
+    return dict(walk(Config.fromfile(path).to_dict(), ''))
+
+
+def difference(path: Path, other: Path) -> dict[str, tuple]:
+    """Settings that two configs do not share, with both values."""
+    first, second = settings_of(path), settings_of(other)
+    return {
+        name: (first.get(name), second.get(name))
+        for name in first.keys() | second.keys()
+        if first.get(name) != second.get(name)
+    }
+
+
+@pytest.mark.parametrize('config', LIKE_ANOTHER, ids=lambda path: path.stem)
+def test_like_one_that_trains(config):
+    if config.stem.endswith('_r101'):
+        small = config.with_stem(config.stem.replace('_r101', '_r50'))
+        found = difference(small, config)
+        assert found.pop('.model.backbone.depth') == (50, 101)
+        weights = ('torchvision://resnet50', 'torchvision://resnet101')
+        assert found in ({}, {'.model.backbone.init_cfg.checkpoint': weights})
+        assert small.stem in (*RAN, *TESTED_ELSEWHERE)
+        return
+    ((second, first),) = (
+        (second, first) for second, (first, _) in TWINS.items() if config.stem.startswith(first)
+    )
+    row = config.stem.removeprefix(first)
+    twin, plain = config.with_stem(second + row), config.with_stem(f'{first}plain')
+    assert difference(plain, config) == difference(twin.with_stem(f'{second}plain'), twin) != {}
+    assert {twin.stem, plain.stem} <= set(RAN)
+
+
 def test_none_is_left_out():
-    assert sorted([*RAN, *DENSE]) == [path.stem for path in CONFIGS]
+    known = [*RAN, *DENSE, *(path.stem for path in LIKE_ANOTHER)]
+    assert sorted(known) == [path.stem for path in CONFIGS]
     assert {*TESTED_ELSEWHERE, *OF_OTHER_BACKBONES} <= set(RAN)
