@@ -24,6 +24,10 @@ MODULES = {
     ),
     'mmdla.checkpoint': ('Checkpoints', None),
     'mmdla.apis.zoo': ('Models by name', ('register_models',)),
+    'mmdla.apis.model': ('Trained models', ('load_model',)),
+    'mmdla.apis.export': ('Export', ('Part', 'export_onnx', 'export_program')),
+    'mmdla.apis.compare': ('Input of exported models', ('prepare',)),
+    'mmdla.analysis.inspection': ('What `record` returns', ('Recording', 'StageRecord')),
     'mmdla.analysis.complexity': ('Counting', ('measure', 'count_macs', 'Complexity')),
     'mmdla.analysis.memory': ('Memory', ('saved_bytes',)),
 }

@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 PACKAGES = (
     'mmdla', 'torch', 'torchvision', 'numpy', 'setuptools', 'triton',
     'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain',
-    'mmengine', 'mmcv', 'mmdet', 'mmpretrain',
+    'onedl-mmsegmentation', 'onedl-mmrotate',
+    'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmsegmentation', 'mmrotate', 'mmpose',
 )  # fmt: skip
 
 

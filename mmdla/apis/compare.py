@@ -84,7 +84,16 @@ def differences(
 
 
 def prepare(model: nn.Module, images: Sequence, size: tuple[int, int]) -> Tensor:
-    """Scaled images as the model's data preprocessor makes them: (B, 3, H, W)."""
+    """Scale images and pass them through the model's data preprocessor.
+
+    Args:
+        model (nn.Module): A detector or classifier.
+        images (Sequence[np.ndarray]): As OpenCV reads them, (H_i, W_i, 3) in BGR.
+        size (tuple[int, int]): Height ``H`` and width ``W``, in pixels.
+
+    Returns:
+        Tensor: Input of the network and of what was exported from it, shape (B, 3, H, W).
+    """
     height, width = size
     scaled = [mmcv.imresize(image, (width, height)) for image in images]
     inputs = [torch.from_numpy(image).permute(2, 0, 1) for image in scaled]

@@ -51,7 +51,7 @@ class Part(nn.Module):
         self.eval()  # the TorchScript exporter restores the mode of the whole, parts included
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W), normalised, to the tensors that :meth:`names` names."""
+        """Compute the tensors that :meth:`names` names from normalised images (B, 3, H, W)."""
         features = self.model.backbone(images)
         if self.part == 'backbone':
             return _flat(features)
@@ -62,7 +62,7 @@ class Part(nn.Module):
         return _flat(_head(self.model)(features))
 
     def names(self, count: int) -> list[str]:
-        """Names of ``count`` outputs."""
+        """Return names for ``count`` outputs."""
         if self.part != 'model':
             return [f'{self.part}_{i}' for i in range(count)]
         if not hasattr(self.model, 'bbox_head'):
@@ -131,10 +131,19 @@ def export_onnx(part: Part, path: Path, exporter: str = 'dynamo', opset: int = O
 
 
 def export_program(part: Part) -> torch.export.ExportedProgram:
-    """PyTorch's own export (``torch.export``), for any number of images of any size.
+    """Export by ``torch.export``, for any number of images of any size.
 
     Run it as ``program.module(check_guards=False)``: PyTorch's shape rule of max pooling branches,
     without effect, on whether a size is odd, and the guard that this leaves refuses half of them.
+
+    Args:
+        part (Part): What to export, on the CPU.
+
+    Returns:
+        ExportedProgram: Takes images (B, 3, H, W), returns the tensors of :meth:`Part.names`.
+
+    Raises:
+        InputError: PyTorch is older than 2.6.
     """
     check_torch()
     shapes = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),)

@@ -1,5 +1,6 @@
 """The command ``mmdla``: what it knows before PyTorch is there, and whom it calls."""
 
+import re
 import subprocess
 import sys
 import types
@@ -79,7 +80,9 @@ def test_other_errors_of_an_import_pass(monkeypatch):
 
 
 def test_version_table_names_what_is_installed(monkeypatch):
-    known = {'torch': '2.4.1', 'mmcv': '2.1.0'}
+    known = {
+        'torch': '2.4.1', 'mmcv': '2.1.0', 'mmsegmentation': '1.2.2', 'mmpose': '1.3.2',
+    }  # fmt: skip
 
     def version(name):
         if name not in known:
@@ -89,4 +92,10 @@ def test_version_table_names_what_is_installed(monkeypatch):
     monkeypatch.setattr(versions, 'version', version)
     first, *rest = versions.table().splitlines()
     assert first.startswith('Python ')
-    assert [line.split() for line in rest] == [['torch', '2.4.1'], ['mmcv', '2.1.0']]
+    assert [line.split() for line in rest] == [list(row) for row in known.items()]
+
+
+def test_version_table_knows_every_library_that_is_pinned(repo):
+    pins = '\n'.join(path.read_text() for path in (repo / 'requirements').glob('*-mm*.in'))
+    names = re.findall(r'^((?:onedl-)?mm[a-z]+)==', pins, re.M)
+    assert {'onedl-mmrotate', 'mmdet', 'mmcv'} <= set(names) <= set(versions.PACKAGES)

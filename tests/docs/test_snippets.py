@@ -240,7 +240,7 @@ def check_command(words: list[str], parse) -> None:
     elif name == 'pip':
         assert argv[0] == 'install', words
         extras = re.findall(r'^(\w+) = \[', (REPO / 'pyproject.toml').read_text(), re.M)
-        assert set(re.findall(r'(?:\.|whl|git)\[(\w+)\]', ' '.join(argv))) <= set(extras), words
+        assert set(re.findall(r'(?:\.|whl|mmdla)\[(\w+)\]', ' '.join(argv))) <= set(extras), words
     else:
         assert name in PLAIN_COMMANDS, words
 
@@ -315,14 +315,44 @@ def test_citation_names_this_version():
     assert citation['preferred-citation']['doi'] in readme
 
 
-def test_files_that_are_named_exist():
-    for path in FILES:
-        text = FENCE.sub('', path.read_text())
-        names = re.findall(
-            r'`((?:tools|dev|docs|configs|tests|projects|mmdla|requirements)/[\w/.]+\.\w+)`', text
-        )
-        for name in names:
-            assert (REPO / name).exists(), f'{path.name}: {name}'
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_files_that_are_named_exist(path):
+    folders = 'tools|dev|docs|configs|tests|projects|mmdla|mmdla_command|requirements'
+    text = FENCE.sub('', path.read_text())
+    for name in re.findall(rf'`((?:{folders})/[\w/.]+\.\w+)`', text):
+        assert (REPO / name).exists(), f'{path.name}: {name}'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_names_of_the_package_can_be_imported(path):
+    for name in re.findall(r'`(?:type=.)?(mmdla(?:\.\w+)+)', FENCE.sub('', path.read_text())):
+        assert resolve(name), f'{path.name}: {name}'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_commands_in_sentences_exist(path):
+    text = FENCE.sub('', path.read_text())
+    for name in re.findall(r'(?<!\*)`mmdla ([a-z][\w-]*)', text):  # in bold: a message
+        assert name in COMMANDS, f'{path.name}: mmdla {name}'
+
+
+def resolve(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    module, *rest = name.split('.')
+    found = importlib.import_module(module)
+    for part in rest:
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(f'{found.__name__}.{part}')
+            except (ImportError, AttributeError):
+                return False
+        found = getattr(found, part)
+    return True
+
+
+def test_a_name_that_is_gone_would_be_found():
+    assert resolve('mmdla.apis.export.export_program') and not resolve('mmdla.apis.export.to_onnx')
+    assert not resolve('mmdla.exports.export_program')
 
 
 def test_api_reference_is_up_to_date(tool, monkeypatch, tmp_path):
