@@ -27,7 +27,7 @@ LEFT_OUT = (
             'tests/cli/test_export.py::test_bad_input[argv7-cannot be read as an image]',
             *(
                 f'tests/cli/test_export.py::test_backbone[{kind}-dynamo]'
-                for kind in ('DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None)
+                for kind in ('DLALight', 'DLABase', 'KCLA', 'RLA')
             ),
         ),
         EXPORT,

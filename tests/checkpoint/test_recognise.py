@@ -20,11 +20,22 @@ def wrappings(state):
 
 
 @pytest.mark.parametrize('wrapping', ['bare', 'state_dict', 'model'])
+@pytest.mark.parametrize('name', ['cifar_dla_l_20', 'deit_mrla_l_tiny'])
+def test_wrapped_in_any_way(tmp_path, name, wrapping):
+    released = golden_models.Fixture(name).released
+    source, target = tmp_path / 'released.pth', tmp_path / 'ours.pth'
+    torch.save(wrappings(released)[wrapping], source)
+    convert_checkpoint_tool.main([str(source), str(target)])
+    got, expected = read_state_dict(target), convert_checkpoint(released)[1]
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
 @pytest.mark.parametrize('name', NAMES)
-def test_every_release(repo, tmp_path, capsys, name, wrapping):
+def test_every_release(tmp_path, capsys, name):
     fixture = golden_models.Fixture(name)
     source, target = tmp_path / 'released.pth', tmp_path / 'ours.pth'
-    torch.save(wrappings(fixture.released)[wrapping], source)
+    torch.save({'state_dict': fixture.released}, source)
     convert_checkpoint_tool.main([str(source), str(target)])
     assert f'-{fixture.json["depth"]} ' in capsys.readouterr().out
 

@@ -11,20 +11,6 @@ _base_ = {base!r}
 train_dataloader = dict(dataset=dict(data_root={root!r}, data_prefix=''), batch_size=4)
 val_dataloader = dict(dataset=dict(data_root={root!r}, data_prefix=''))
 """
-DETECTOR = """
-_base_ = {base!r}
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='RandomResize', scale=(160, 120), ratio_range=(0.8, 1.2), keep_ratio=True),
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackDetInputs'),
-        ]
-    )
-)
-"""
 
 
 @pytest.fixture
@@ -46,17 +32,8 @@ def classifier(repo, tmp_path) -> list[str]:
     return [str(config), 'model.backbone.drop_path_rate=0.2', 'train_dataloader.num_workers=1']
 
 
-@pytest.fixture
-def detector(small_config, tmp_path) -> list[str]:
-    """The small RetinaNet, its images flipped at random."""
-    config = tmp_path / 'detector.py'
-    config.write_text(DETECTOR.format(base=str(small_config)))
-    return [str(config)]
-
-
-@pytest.mark.parametrize('model', ['classifier', 'detector'])
-def test_two_kills(run_process, request, tmp_path, model):
-    config, *options = request.getfixturevalue(model)
+def test_two_kills(run_process, classifier, tmp_path):
+    config, *options = classifier
     options += [
         'train_cfg.max_epochs=4',
         'train_cfg.val_interval=100',

@@ -15,7 +15,7 @@ from mmpretrain.models.backbones import ResNeXt as PretrainResNeXt
 from mmdla import DLAResNet
 from mmdla.checkpoint.names import to_our_names
 
-ALL = dict(out_indices=(0, 1, 2, 3))
+ALL = dict(out_indices=(0, 1, 2, 3), base_channels=16, stem_channels=16)
 V1D = dict(deep_stem=True, avg_down=True)
 CASES = [
     (host, dict(depth=depth, **options), dict(depth=depth, **options))

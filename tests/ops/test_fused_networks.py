@@ -108,6 +108,7 @@ def test_fast_says_what_it_cannot_do(change, words):
         model(x)
 
 
+TWO_STAGES = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
 LAYOUTS = pytest.mark.parametrize(
     'layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc']
 )
@@ -121,13 +122,13 @@ def test_fused_in_every_layout_and_precision(layout, kind, training):
     x = images(4).contiguous(memory_format=layout)
     found = {}
     for ops in ('reference', 'fast'):
-        original = network(kind, ops).train(training).to(memory_format=layout)
+        original = network(kind, ops, **TWO_STAGES).train(training).to(memory_format=layout)
         for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
             whole = torch.float32 if dtype is torch.bfloat16 else dtype  # that under autocast
             model = copy.deepcopy(original).to(whole)
             with Operations() as seen, torch.autocast('cpu', torch.bfloat16, whole is not dtype):
                 outs = model(x.to(whole))
-            assert len(seen.fused) >= 8 if ops == 'fast' else not seen.fused
+            assert len(seen.fused) >= 4 if ops == 'fast' else not seen.fused
             assert all(out.is_contiguous(memory_format=layout) for out in outs)
             assert outs[-1].dtype is dtype
             loss = sum(out.double().square().mean() for out in outs)

@@ -46,11 +46,9 @@ def weights(folder):
 @pytest.mark.parametrize(
     ('kind', 'backbone'),
     [
-        ('dla_b', ''),
         ('dla_b', 'with_cp=True'),
         ('dla_l', ''),
         ('mrla_b', ''),
-        ('mrla_l', ''),
         ('dia', ''),
     ],
 )
