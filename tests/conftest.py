@@ -1,4 +1,5 @@
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -19,7 +20,9 @@ from fixtures import (  # noqa: F401
 from hypothesis import HealthCheck, Phase, settings
 from left_out import left_out_here, reason_for
 from mmengine.config import config as mmengine_config
+from mmengine.config import utils as config_utils
 from mmengine.registry import DefaultScope
+from mmengine.runner import runner as mmengine_runner
 from small_runs import (  # noqa: F401
     checkpoint,
     cli,
@@ -73,11 +76,18 @@ def remembering(function):
     return call
 
 
-# every training reads the index of mmdet's models and formats its config several times
+# every training reads the index of mmdet's models, asks the compilers for their versions and lays
+# out its config four times, which is the text of the config unformatted too
 mmengine_config._get_external_cfg_path = remembering(mmengine_config._get_external_cfg_path)
-yapf_api.FormatCode = remembering(yapf_api.FormatCode)
-if hasattr(mmengine_config, 'FormatCode'):
-    mmengine_config.FormatCode = yapf_api.FormatCode
+config_utils.load = remembering(config_utils.load)
+mmengine_runner.collect_env = remembering(mmengine_runner.collect_env)
+mmengine_config.FormatCode = yapf_api.FormatCode = lambda text, **style: (text, True)
+
+
+def pytest_collection_finish():
+    """Data sets of MMEngine collect garbage: no need to look through what was imported each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
