@@ -12,48 +12,16 @@
 
 #pragma once
 
-#include "maps.h"
+#include "recurrent_unit.h"
 
 namespace mmdla {
 namespace {
 
-using Optional = std::optional<Tensor>;
-
-struct Unit {  // weights of the recurrent unit
-  Tensor w1y, b1y, w2y, b2y, w1h, b1h, w2h, b2h;
-  explicit Unit(const std::vector<Tensor>& w)
-      : w1y(w[0]), b1y(w[1]), w2y(w[2]), b2y(w[3]), w1h(w[4]), b1h(w[5]), w2h(w[6]), b2h(w[7]) {}
-};
-
-struct Step {  // one step of the unit: sigmoid(i), sigmoid(f), tanh(g), c', h'
-  Tensor i, f, g, c, h;
-};
-
-inline Step step(const Tensor& gates, const Optional& c) {
-  const int64_t channels = gates.size(1) / 3;
-  const Tensor both = gates.narrow(1, 0, 2 * channels).sigmoid();
-  Step s;
-  s.i = both.narrow(1, 0, channels);
-  s.f = both.narrow(1, channels, channels);
-  s.g = gates.narrow(1, 2 * channels, channels).tanh();
-  s.c = s.i * s.g;
-  if (c) s.c.addcmul_(s.f, *c);
-  s.h = s.c.sigmoid();
-  return s;
-}
-
-// Gradients of the gates (B, 3C) and, in dc, of the c before, from that of c'.
-inline Tensor step_backward(const Step& s, const Optional& c, const Tensor& grad, Tensor* dc) {
-  const Tensor gi = grad * s.g * s.i * (1 - s.i);
-  const Tensor gf = c ? grad * *c * s.f * (1 - s.f) : at::zeros_like(grad);
-  const Tensor gg = grad * s.i * (1 - s.g * s.g);
-  *dc = grad * s.f;
-  return at::cat({gi, gf, gg}, 1);
-}
-
 struct Context {  // everything that the forward pass of the unit computes
-  Tensor inputs, z1, u0, z2, u;
-  Step now, refresh;
+  Tensor inputs, z1;
+  Step now;
+  Tensor z2, u;
+  Step refresh;
 };
 
 inline Context run_unit(const Tensor& y, const Tensor& s, const Optional& u, const Optional& c,
@@ -61,20 +29,15 @@ inline Context run_unit(const Tensor& y, const Tensor& s, const Optional& u, con
   const int64_t batch = y.size(0);
   Context r;
   r.inputs = at::cat({y, s}, 0);
-  r.z1 = at::addmm(w.b1y, r.inputs, w.w1y.t()).relu_();
-  Tensor gates = at::addmm(w.b2y, r.z1, w.w2y.t());
-  if (u) {
-    gates.narrow(0, 0, batch).add_(*u);
-  } else {  // from the zero state
-    r.u0 = at::addmv(w.b2h, w.w2h, w.b1h.relu());
-    gates.narrow(0, 0, batch).add_(r.u0);
-  }
-  r.now = step(gates.narrow(0, 0, batch), c);
-  r.z2 = at::addmm(w.b1h, r.now.h, w.w1h.t()).relu_();
-  r.u = at::addmm(w.b2h, r.z2, w.w2h.t());
-  const Tensor seen = first ? r.u.narrow(0, 0, 1) : r.u;
-  const Tensor c_seen = first ? r.now.c.narrow(0, 0, 1) : r.now.c;
-  r.refresh = step(gates.narrow(0, batch, batch).add_(seen), c_seen);
+  r.z1 = linear(r.inputs, w.w1y, w.b1y, true);
+  const Tensor gates = linear(r.z1, w.w2y, w.b2y, false);
+  const Tensor u_before = u ? vector_of(*u, y) : of_zero_state(w);
+  r.now = step(gates.narrow(0, 0, batch), u_before, c ? Optional(vector_of(*c, y)) : c);
+  const Carried carried(r.now.h, w);
+  r.z2 = carried.z2, r.u = carried.u;
+  const int64_t seen = first ? 1 : batch;
+  r.refresh =
+      step(gates.narrow(0, batch, batch), r.u.narrow(0, 0, seen), r.now.c.narrow(0, 0, seen));
   return r;
 }
 
@@ -110,25 +73,27 @@ void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t
   }
 }
 
-inline Tensor vector_of(const Tensor& t, const Tensor& like) {
-  return t.to(like.scalar_type()).contiguous();
-}
-
-struct Affine {  // of a norm with running statistics, (C,), and drop path's factor, (B,)
+struct Affine {  // of a norm with running statistics, (C,), and drop path's factor, (B,) or empty
   Tensor scale, shift, keep;
   Affine(const std::vector<Tensor>& norm, double eps, const Optional& factor, const Tensor& y) {
-    scale = norm[0] * (norm[3] + eps).rsqrt();
-    shift = norm[1] - scale * norm[2];
-    keep = factor ? vector_of(factor->reshape(-1), y) : at::ones({y.size(0)}, y.options());
-    TORCH_CHECK(keep.numel() == y.size(0), "mmdla: keep must have an entry for every sample");
+    const int64_t channels = y.size(1);
+    scale = at::empty({channels}, y.options()), shift = at::empty_like(scale);
+    keep = factor ? vector_of(factor->reshape(-1), y) : at::empty({0}, y.options());
+    TORCH_CHECK(!factor || keep.numel() == y.size(0),
+                "mmdla: keep must have an entry for every sample");
+    AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "affine", [&] {
+      const auto *weight = norm[0].const_data_ptr<scalar_t>();
+      const auto *bias = norm[1].const_data_ptr<scalar_t>();
+      const auto *mean = norm[2].const_data_ptr<scalar_t>();
+      const auto *var = norm[3].const_data_ptr<scalar_t>();
+      auto *by = scale.data_ptr<scalar_t>(), *to = shift.data_ptr<scalar_t>();
+      for (int64_t c = 0; c < channels; ++c) {
+        by[c] = weight[c] / std::sqrt(var[c] + scalar_t(eps));
+        to[c] = bias[c] - by[c] * mean[c];
+      }
+    });
   }
 };
-
-inline std::vector<Tensor> vectors_of(const std::vector<Tensor>& list, const Tensor& like) {
-  std::vector<Tensor> result;
-  for (const Tensor& t : list) result.push_back(vector_of(t, like));
-  return result;
-}
 
 // What is read by pointers has the size that is read.
 inline void check_coefficients(const Tensor& y, const Optional& s, const Optional& u,
@@ -163,7 +128,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
   Tensor h = none, c_next = none, u_next = none, d = none;
   if (extract) {
     const Context unit = run_unit(y, *s, u, c, Unit(vectors_of(dsu, y)), first);
-    h = unit.now.h, c_next = unit.now.c, u_next = unit.u, d = unit.refresh.h.contiguous();
+    h = unit.now.h, c_next = unit.now.c, u_next = unit.u, d = unit.refresh.h;
   }
   Tensor a = at::empty_like(y), q = at::empty_like(y), k = at::empty_like(y);
   Tensor kx = at::empty({batch, channels, 9}, y.options()), ks = at::empty_like(kx);
@@ -184,13 +149,14 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
     const auto* pd = extract ? d.const_data_ptr<scalar_t>() : nullptr;
     const auto* ps = folds ? scale.const_data_ptr<scalar_t>() : nullptr;
     const auto* pt = folds ? shift.const_data_ptr<scalar_t>() : nullptr;
-    const auto* pf = folds ? factor.const_data_ptr<scalar_t>() : nullptr;
+    const auto* pf = factor.numel() ? factor.const_data_ptr<scalar_t>() : nullptr;
     auto *px = kx.data_ptr<scalar_t>(), *pk = ks.data_ptr<scalar_t>();
     auto* pb = folds ? bias.data_ptr<scalar_t>() : nullptr;
     for (int64_t b = 0; b < batch; ++b) {
+      const scalar_t kept = pf ? pf[b] : scalar_t(1);
       for (int64_t ch = 0; ch < channels; ++ch) {
         const int64_t p = b * channels + ch;
-        const scalar_t by = folds ? pf[b] * ps[ch] : scalar_t(1);
+        const scalar_t by = folds ? kept * ps[ch] : scalar_t(1);
         const scalar_t of_x = by * pa[p], of_s = by * pl[ch];
         for (int t = 0; t < 9; ++t) {
           px[9 * p + t] = of_x * pv[9 * ch + t];
@@ -199,7 +165,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
         pk[9 * p + 4] += of_s * (pd ? pd[p] : scalar_t(1));
         if (folds) {
           px[9 * p + 4] += 1;
-          pb[p] = pf[b] * pt[ch];
+          pb[p] = kept * pt[ch];
         }
       }
     }
@@ -236,7 +202,7 @@ inline std::vector<Tensor> light_coefficients_backward(
   if (extract) {
     unit.emplace(vectors_of(dsu, y));
     run.emplace(run_unit(y, *s, u, c, *unit, first));
-    d = run->refresh.h.contiguous();
+    d = run->refresh.h;
   }
   Tensor a = at::empty_like(y), q = at::empty_like(y), k = at::empty_like(y);
   const Tensor gx = dkx ? vector_of(*dkx, y) : at::zeros({batch, channels, 9}, y.options());
@@ -257,7 +223,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     const auto* pe = extract ? e.const_data_ptr<scalar_t>() : nullptr;
     const auto* pd = extract ? d.const_data_ptr<scalar_t>() : nullptr;
     const auto* ps = folds ? scale.const_data_ptr<scalar_t>() : nullptr;
-    const auto* pf = folds ? factor.const_data_ptr<scalar_t>() : nullptr;
+    const auto* pf = factor.numel() ? factor.const_data_ptr<scalar_t>() : nullptr;
     const auto *pwq = wq.const_data_ptr<scalar_t>(), *pwk = wk.const_data_ptr<scalar_t>();
     auto *ry = dy.data_ptr<scalar_t>(), *rv = dvalue.data_ptr<scalar_t>();
     auto *rl = dlambda.data_ptr<scalar_t>(), *rq = dquery.data_ptr<scalar_t>();
@@ -269,6 +235,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     std::vector<scalar_t> da(channels), dq(channels), dk(channels);
     const scalar_t root = scalar_t(1) / std::sqrt(scalar_t(width));
     for (int64_t b = 0; b < batch; ++b) {
+      const scalar_t kept = pf ? pf[b] : scalar_t(1);
       for (int64_t ch = 0; ch < channels; ++ch) {
         const int64_t p = b * channels + ch;
         const scalar_t *g_x = pgx + 9 * p, *g_s = pgs + 9 * p;
@@ -280,9 +247,9 @@ inline std::vector<Tensor> light_coefficients_backward(
         with_e += g_s[4] * (pd ? pd[p] : scalar_t(1));
         scalar_t by = 1;
         if (folds) {  // kx, ks before the norm: a v, lambda (e + d delta)
-          by = pf[b] * ps[ch];
-          rs[ch] += pf[b] * (pa[p] * with_v + pl[ch] * with_e);
-          if (pgb) rt[ch] += pf[b] * pgb[p];
+          by = kept * ps[ch];
+          rs[ch] += kept * (pa[p] * with_v + pl[ch] * with_e);
+          if (pgb) rt[ch] += kept * pgb[p];
         }
         const scalar_t of_v = by * pa[p], of_e = by * pl[ch];
         for (int t = 0; t < 9; ++t) rv[9 * ch + t] += of_v * g_x[t];
