@@ -2,9 +2,7 @@
 // the state of the recurrent unit to the kernels that dual_dwconv needs. All vectors (B, C).
 //
 //     a = sigmoid(q k / sqrt(width)) per head, q, k = 1D convolutions of y over the channels
-//     [i f g] = W2y relu(W1y y + b1y) + b2y + u,   c' = sigmoid(f) c + sigmoid(i) tanh(g)
-//     h' = sigmoid(c'),   u' = W2h relu(W1h h' + b1h) + b2h       (u: what h gives to the gates)
-//     d = the h of one more step from (c', u') with s in place of y
+//     h', c', u' = the recurrent unit's step with y,  d = the h of one more step from there with s
 //     kx = a V,   ks = lambda (E + d delta)
 //
 // and, with a norm of running statistics behind them, kx <- keep scale kx + delta, ks <- keep scale ks,
@@ -12,40 +10,17 @@
 
 #pragma once
 
+#include "norms.h"
 #include "recurrent_unit.h"
 
 namespace mmdla {
 namespace {
 
-struct Context {  // everything that the forward pass of the unit computes
-  Tensor inputs, z1;
-  Step now;
-  Tensor z2, u;
-  Step refresh;
-};
-
-inline Context run_unit(const Tensor& y, const Tensor& s, const Optional& u, const Optional& c,
-                        const Unit& w, bool first) {
-  const int64_t batch = y.size(0);
-  Context r;
-  r.inputs = at::cat({y, s}, 0);
-  r.z1 = linear(r.inputs, w.w1y, w.b1y, true);
-  const Tensor gates = linear(r.z1, w.w2y, w.b2y, false);
-  const Tensor u_before = u ? vector_of(*u, y) : of_zero_state(w);
-  r.now = step(gates.narrow(0, 0, batch), u_before, c ? Optional(vector_of(*c, y)) : c);
-  const Carried carried(r.now.h, w);
-  r.z2 = carried.z2, r.u = carried.u;
-  const int64_t seen = first ? 1 : batch;
-  r.refresh =
-      step(gates.narrow(0, batch, batch), r.u.narrow(0, 0, seen), r.now.c.narrow(0, 0, seen));
-  return r;
-}
-
 // q k / sqrt(width) of every head, for its channels, through a sigmoid; q and k are kept if wanted.
 template <typename T>
 void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t width, Tensor& a,
                 Tensor& q, Tensor& k) {
-  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel(), half = taps / 2;
+  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel();
   const T *py = y.const_data_ptr<T>(), *wq = query.const_data_ptr<T>();
   const T* wk = key.const_data_ptr<T>();
   T *pa = a.data_ptr<T>(), *pq = q.data_ptr<T>(), *pk = k.data_ptr<T>();
@@ -53,17 +28,7 @@ void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t
   for (int64_t b = 0; b < batch; ++b) {
     const T* row = py + b * channels;
     T *rq = pq + b * channels, *rk = pk + b * channels, *ra = pa + b * channels;
-    std::fill_n(rq, channels, T(0));
-    std::fill_n(rk, channels, T(0));
-    for (int64_t t = 0; t < taps; ++t) {
-      const int64_t shift = t - half;
-      const int64_t from = std::max<int64_t>(0, -shift);
-      const int64_t to = std::min<int64_t>(channels, channels - shift);
-      for (int64_t c = from; c < to; ++c) {
-        rq[c] += wq[t] * row[c + shift];
-        rk[c] += wk[t] * row[c + shift];
-      }
-    }
+    query_key(row, channels, wq, wk, taps, rq, rk);
     for (int64_t first = 0; first < channels; first += width) {
       T sum = 0;
       for (int64_t c = first; c < first + width; ++c) sum += rq[c] * rk[c];
@@ -72,28 +37,6 @@ void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t
     }
   }
 }
-
-struct Affine {  // of a norm with running statistics, (C,), and drop path's factor, (B,) or empty
-  Tensor scale, shift, keep;
-  Affine(const std::vector<Tensor>& norm, double eps, const Optional& factor, const Tensor& y) {
-    const int64_t channels = y.size(1);
-    scale = at::empty({channels}, y.options()), shift = at::empty_like(scale);
-    keep = factor ? vector_of(factor->reshape(-1), y) : at::empty({0}, y.options());
-    TORCH_CHECK(!factor || keep.numel() == y.size(0),
-                "mmdla: keep must have an entry for every sample");
-    AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "affine", [&] {
-      const auto *weight = norm[0].const_data_ptr<scalar_t>();
-      const auto *bias = norm[1].const_data_ptr<scalar_t>();
-      const auto *mean = norm[2].const_data_ptr<scalar_t>();
-      const auto *var = norm[3].const_data_ptr<scalar_t>();
-      auto *by = scale.data_ptr<scalar_t>(), *to = shift.data_ptr<scalar_t>();
-      for (int64_t c = 0; c < channels; ++c) {
-        by[c] = weight[c] / std::sqrt(var[c] + scalar_t(eps));
-        to[c] = bias[c] - by[c] * mean[c];
-      }
-    });
-  }
-};
 
 // What is read by pointers has the size that is read.
 inline void check_coefficients(const Tensor& y, const Optional& s, const Optional& u,
@@ -107,7 +50,6 @@ inline void check_coefficients(const Tensor& y, const Optional& s, const Optiona
                   value.numel() == 9 * channels && lambda.numel() == channels &&
                   norm.size() % 4 == 0 && norm.size() <= 4,
               "mmdla: light_coefficients got arguments of other sizes than those of ", y.sizes());
-  for (const Tensor& t : norm) TORCH_CHECK(t.numel() == channels, "mmdla: norm of another size");
   if (!extract) return;
   TORCH_CHECK(extract->numel() == 9 * channels && dsu.size() == 8 && s && s->sizes() == y.sizes() &&
                   dsu[0].size(1) == channels && dsu[2].size(0) == 3 * channels &&
@@ -127,7 +69,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
   const Tensor none = at::empty({0}, y.options());
   Tensor h = none, c_next = none, u_next = none, d = none;
   if (extract) {
-    const Context unit = run_unit(y, *s, u, c, Unit(vectors_of(dsu, y)), first);
+    const Context unit = run_unit(at::cat({y, *s}, 0), batch, 1, u, c, Unit(vectors_of(dsu, y)), first);
     h = unit.now.h, c_next = unit.now.c, u_next = unit.u, d = unit.refresh.h;
   }
   Tensor a = at::empty_like(y), q = at::empty_like(y), k = at::empty_like(y);
@@ -184,7 +126,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     const Tensor& lambda, const Optional& extract, const std::vector<Tensor>& dsu,
     const std::vector<Tensor>& norm, double eps, const Optional& keep, int64_t width, bool first) {
   check_coefficients(y, s, u, c, query, key, value, lambda, extract, dsu, norm, width);
-  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel(), half = taps / 2;
+  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel();
   const Tensor none = at::empty({0}, y.options());
   const Tensor wq = vector_of(query, y), wk = vector_of(key, y), v = vector_of(value, y);
   const Tensor l = vector_of(lambda, y), e = extract ? vector_of(*extract, y) : none;
@@ -201,7 +143,7 @@ inline std::vector<Tensor> light_coefficients_backward(
   Tensor d = none;
   if (extract) {
     unit.emplace(vectors_of(dsu, y));
-    run.emplace(run_unit(y, *s, u, c, *unit, first));
+    run.emplace(run_unit(at::cat({y, *s}, 0), batch, 1, u, c, *unit, first));
     d = run->refresh.h;
   }
   Tensor a = at::empty_like(y), q = at::empty_like(y), k = at::empty_like(y);
@@ -271,65 +213,18 @@ inline std::vector<Tensor> light_coefficients_backward(
           dk[ch] = g * row_q[ch];
         }
       }
-      scalar_t* row_dy = ry + b * channels;
-      for (int64_t t = 0; t < taps; ++t) {
-        const int64_t shift = t - half;
-        const int64_t from = std::max<int64_t>(0, -shift);
-        const int64_t to = std::min<int64_t>(channels, channels - shift);
-        scalar_t sum_q = 0, sum_k = 0;
-        for (int64_t ch = from; ch < to; ++ch) {
-          sum_q += dq[ch] * row_y[ch + shift];
-          sum_k += dk[ch] * row_y[ch + shift];
-          row_dy[ch + shift] += pwq[t] * dq[ch] + pwk[t] * dk[ch];
-        }
-        rq[t] += sum_q;
-        rk[t] += sum_k;
-      }
+      query_key_backward(dq.data(), dk.data(), row_y, channels, pwq, pwk, taps, rq, rk,
+                         ry + b * channels);
     }
   });
   Tensor ds = none, du_before = none, dc_before = none;
   std::vector<Tensor> dw(8, none);
   if (extract) {
-    const Context& r = *run;
-    const Unit& w = *unit;
-    // the refresh
-    const Tensor seen_c = first ? r.now.c.narrow(0, 0, 1) : r.now.c;
-    Tensor back;
-    const Tensor g2 = step_backward(r.refresh, seen_c, dd * d * (1 - d), &back);
-    Tensor of_c = dc ? dc->clone() : at::zeros_like(y);
-    Tensor of_u = du ? du->clone() : at::zeros_like(g2);
-    if (first) {
-      of_c.narrow(0, 0, 1).add_(back.sum(0, true));
-      of_u.narrow(0, 0, 1).add_(g2.sum(0, true));
-    } else {
-      of_c.add_(back);
-      of_u.add_(g2);
-    }
-    // u' from h'
-    const Tensor of_z2 = at::mm(of_u, w.w2h).mul_(r.z2 > 0);
-    Tensor of_h = at::mm(of_z2, w.w1h);
-    if (dh) of_h.add_(*dh);
-    of_c.addcmul_(of_h, r.now.h * (1 - r.now.h));
-    dw[4] = at::mm(of_z2.t(), r.now.h), dw[5] = of_z2.sum(0);
-    dw[6] = at::mm(of_u.t(), r.z2), dw[7] = of_u.sum(0);
-    // the step
-    const Tensor g1 = step_backward(r.now, c, of_c, &dc_before);
-    if (u) {
-      du_before = g1;
-    } else {
-      const Tensor of_u0 = g1.sum(0);
-      dw[6].addr_(of_u0, w.b1h.relu());
-      dw[7].add_(of_u0);
-      dw[5].add_(at::mv(w.w2h.t(), of_u0).mul_(w.b1h > 0));
-    }
-    // both inputs
-    const Tensor gates = at::cat({g1, g2}, 0);
-    const Tensor of_z1 = at::mm(gates, w.w2y).mul_(r.z1 > 0);
-    const Tensor of_inputs = at::mm(of_z1, w.w1y);
-    dy.add_(of_inputs.narrow(0, 0, batch));
-    ds = of_inputs.narrow(0, batch, batch);
-    dw[0] = at::mm(of_z1.t(), r.inputs), dw[1] = of_z1.sum(0);
-    dw[2] = at::mm(gates.t(), r.z1), dw[3] = gates.sum(0);
+    const UnitGradients found = unit_backward(*run, *unit, !u, dd, dh, dc, du);
+    dy.add_(found.inputs.narrow(0, 0, batch));
+    ds = found.inputs.narrow(0, batch, batch);
+    if (u) du_before = found.u;
+    dc_before = found.c, dw = found.weights;
   }
   Tensor dweight = none, dnorm_bias = none;
   if (folds) {

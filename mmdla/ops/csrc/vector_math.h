@@ -107,6 +107,8 @@ inline Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b, bool rel
   return out;
 }
 
+using Optional = std::optional<Tensor>;
+
 // A vector in the dtype of another one, as pointers read it.
 inline Tensor vector_of(const Tensor& t, const Tensor& like) {
   if (t.scalar_type() == like.scalar_type() && t.is_contiguous()) return t;
