@@ -127,11 +127,12 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, *gradients):
-    *saved, dsu = *ctx.saved_tensors[:9], list(ctx.saved_tensors[9:])
+    saved = ctx.saved_tensors  # once: a checkpoint computes them anew
+    args = *saved[:9], list(saved[9:]), *ctx.rest
     rule = _gradients if is_differentiated(*gradients) else base_coefficients_backward
-    found = rule(*gradients, *saved, dsu, *ctx.rest)
+    found = rule(*gradients, *args)
     found = [None if g.numel() == 0 else g for g in found]
-    return *found[:9], found[9 : 9 + len(dsu)], None, None, None
+    return *found[:9], found[9 : len(saved)], None, None, None
 
 
 def _gradients(dweights, dkeys, dgates, dpooled, dh, dc, du, *args) -> list[Tensor]:
