@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..ops.batch_norm import tensor_of
 from .arguments import check_bool, check_choice, check_init_cfg, check_int
 from .register import register_yielding
 
@@ -121,15 +122,22 @@ class DSU(BaseModule):
 
     def weights(self) -> list[Tensor]:
         """Return weights and biases of the released form: from y, then from h, two layers each."""
-        layers = self.from_y[0], self.from_y[2], self.from_h[0], self.from_h[2]
-        return [p for layer in layers for p in (layer.weight, layer.bias)]
+        layers = (m for m in self.layers() if type(m) is nn.Linear)
+        return [tensor_of(layer, name) for layer in layers for name in ('weight', 'bias')]
+
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Return the modules whose calls make a step."""
+        return self, *self.children(), *self.layers()
+
+    def layers(self) -> tuple[nn.Module, ...]:
+        """Return what the unit consists of, in the order in which it runs."""
+        return tuple(m for squeeze in self.children() for m in squeeze._modules.values())
 
     def is_plain(self) -> bool:
         """Return whether fused operations know this unit: the official one, with its own layers."""
         if type(self) is not DSU or self.form != 'released' or self.output_gate:
             return False
-        kinds = [type(m) for squeeze in (self.from_y, self.from_h) for m in squeeze]
-        return kinds == 2 * [nn.Linear, nn.ReLU, nn.Linear]
+        return [type(m) for m in self.layers()] == 2 * [nn.Linear, nn.ReLU, nn.Linear]
 
     def of_input(self, y: Tensor) -> Tensor:
         """Return what a descriptor (..., C) gives to the gates; of many descriptors in one go."""

@@ -3,8 +3,9 @@
 from .add_relu_pool import (
     add_relu_pool,
     affine_add_relu_pool,
-    affine_add_relu_pool_,
 )
+from .base_block import base_block, base_block_
+from .base_coefficients import base_coefficients
 from .carried import carry_gradients, new_tokens, weighted_sum
 from .choice import OPS, check_ops, kernels_run
 from .dual_dwconv import (
@@ -17,14 +18,15 @@ from .light_coefficients import light_coefficients
 from .weighted_sum import (
     weighted_sum_bn_relu_add,
     weighted_sum_relu_add,
-    weighted_sum_relu_add_,
 )
 
 __all__ = [
     'OPS',
     'add_relu_pool',
     'affine_add_relu_pool',
-    'affine_add_relu_pool_',
+    'base_block',
+    'base_block_',
+    'base_coefficients',
     'carry_gradients',
     'check_ops',
     'dual_dwconv',
@@ -38,5 +40,4 @@ __all__ = [
     'weighted_sum',
     'weighted_sum_bn_relu_add',
     'weighted_sum_relu_add',
-    'weighted_sum_relu_add_',
 ]

@@ -97,7 +97,7 @@ add_relu_pool = define(
 
 
 # The same of scale * r + shift, a norm's work, without gradients; r, s: (B, C, H, W), scale, shift:
-# (B, C). Of `_`-forms the result takes the place of r.
+# (B, C).
 
 
 def affine_add_relu(r: Tensor, s: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -110,32 +110,13 @@ def _affine_reference(r, s, scale, shift) -> tuple[Tensor, Tensor, Tensor]:
     return x, pool(x), pool(s)
 
 
-def _affine_reference_(r, s, scale, shift) -> tuple[Tensor, Tensor]:
-    x, *pooled = _affine_reference(r, s, scale, shift)
-    r.copy_(x)
-    return tuple(pooled)
-
-
-def _two_maps(r, s, *_) -> tuple[Tensor, Tensor]:
-    return r, s
-
-
 affine_add_relu_pool = define(
     'affine_add_relu_pool(Tensor r, Tensor s, Tensor scale, Tensor shift)'
     ' -> (Tensor, Tensor, Tensor)',
-    maps=_two_maps,
+    maps=lambda r, s, *_: (r, s),
     reference=_affine_reference,
     kernel=lambda kernels, r, s, *affine: kernels.add_relu_pool(
         r, s, *as_vectors(r, *affine), False
     ),
     fake=lambda r, *_: (torch.empty_like(r), *_pools(r)),
-)
-affine_add_relu_pool_ = define(
-    'affine_add_relu_pool_(Tensor(a!) r, Tensor s, Tensor scale, Tensor shift) -> (Tensor, Tensor)',
-    maps=_two_maps,
-    reference=_affine_reference_,
-    kernel=lambda kernels, r, s, *affine: kernels.add_relu_pool(
-        r, s, *as_vectors(r, *affine), True
-    )[1:],
-    fake=_pools,
 )

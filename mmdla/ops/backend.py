@@ -73,26 +73,32 @@ def enabled_by_default(x: Tensor) -> bool:
 def unsupported_reason(*maps: Tensor) -> str | None:
     """Say why the kernels cannot work on these maps, or return ``None``."""
     first = maps[0]
-    backend = BACKENDS.get(first.device.type)
+    device, dtype, shape = first.device, first.dtype, first.shape
+    backend = BACKENDS.get(device.type)
     if backend is None:
-        return f'there are no kernels for {first.device.type}'
-    if first.dtype not in backend.dtypes:
+        return f'there are no kernels for {device.type}'
+    if dtype not in backend.dtypes:
         names = ', '.join(str(dtype).removeprefix('torch.') for dtype in backend.dtypes)
-        return f'on {first.device.type} they need {names}, got {first.dtype}'
+        return f'on {device.type} they need {names}, got {dtype}'
     if first.numel() == 0:
         return 'the maps are empty'
-    if any(m.dtype != first.dtype or m.shape != first.shape for m in maps):
-        return 'the maps differ in dtype or shape'
-    if any(m.device != first.device for m in maps):
-        return 'the maps are on several devices'
-    if first.is_cuda and first.device.index != torch.cuda.current_device():
-        return f'the maps are on {first.device}, which is not the current device'
-    if not any(
-        all(m.is_contiguous(memory_format=layout) for m in maps)
-        for layout in (torch.contiguous_format, torch.channels_last)
-    ):
+    for m in maps[1:]:
+        if m.dtype != dtype or m.shape != shape:
+            return 'the maps differ in dtype or shape'
+        if m.device != device:
+            return 'the maps are on several devices'
+    if device.type == 'cuda' and device.index != torch.cuda.current_device():
+        return f'the maps are on {device}, which is not the current device'
+    if not (_all_in(torch.contiguous_format, maps) or _all_in(torch.channels_last, maps)):
         return 'they need NCHW or channels_last'
-    return None if _is_there(first.device.type) else backend.unavailable_reason
+    return None if _is_there(device.type) else backend.unavailable_reason
+
+
+def _all_in(layout: torch.memory_format, maps: tuple[Tensor, ...]) -> bool:
+    for m in maps:
+        if not m.is_contiguous(memory_format=layout):
+            return False
+    return True
 
 
 @torch.compiler.assume_constant_result

@@ -23,6 +23,14 @@ def unsupported_reason(x: Tensor, norm: nn.Module, drop_path: nn.Module) -> str 
     return None
 
 
+def tensor_of(module: nn.Module, name: str) -> Tensor:
+    """Return a parameter or buffer; ``getattr`` alone looks everywhere else first."""
+    found = module._parameters.get(name)
+    if found is None:
+        found = module._buffers.get(name)
+    return getattr(module, name) if found is None else found
+
+
 def has_running_affine(norm: nn.Module) -> bool:
     """Whether a layer is a scale and a shift of every channel, the same for every input."""
     return (
@@ -45,10 +53,11 @@ def drop_path_scale(x: Tensor, drop_path: nn.Module) -> Tensor | None:
     return drop_path(ones).view(-1, 1)
 
 
-def running_affine(norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a layer with running statistics, each (C,)."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - scale * norm.running_mean
+def affine_of(norm: list[Tensor], eps: float) -> tuple[Tensor, Tensor]:
+    """Return scale and shift, each (C,), of a layer's :func:`statistics_of`."""
+    weight, bias, mean, var = norm
+    scale = weight * (var + eps).rsqrt()
+    return scale, bias - scale * mean
 
 
 def rounded_affine(norm: list[Tensor], eps: float, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +79,9 @@ def combine(means: Tensor, m2: Tensor, area: int) -> tuple[Tensor, Tensor]:
 
 def statistics_of(norm: BatchNorm2d | None) -> list[Tensor]:
     """Return weight, bias, running mean and variance of a layer, or an empty list."""
-    return [] if norm is None else [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    if norm is None:
+        return []
+    return [tensor_of(norm, n) for n in ('weight', 'bias', 'running_mean', 'running_var')]
 
 
 def _update_reference(running_mean, running_var, batches, mean, var, momentum, count) -> None:

@@ -60,7 +60,7 @@ def kernels_run(
         return False
     if requested == 'auto' and not enabled_by_default(x):
         return False
-    if any(is_observed(module) for module in modules):
+    if are_observed(modules):
         return False
     if x.numel() == 0:
         return False  # no kernel has anything to do
@@ -111,12 +111,21 @@ def has_global_hooks() -> bool:
 
 def is_observed(module: nn.Module) -> bool:
     """Whether a call of a module is seen by somebody, or is not that of its class."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or has_global_hooks()
-        or 'forward' in module.__dict__
-        or 'parametrizations' in module._modules
-    )
+    return are_observed((module,))
+
+
+def are_observed(modules: Iterable[nn.Module]) -> bool:
+    """Whether :func:`is_observed` holds for one of them."""
+    if has_global_hooks():
+        return True
+    for module in modules:
+        if (
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+            or 'forward' in module.__dict__
+            or 'parametrizations' in module._modules
+        ):
+            return True
+    return False

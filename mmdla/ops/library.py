@@ -54,12 +54,10 @@ def define(
             found = backend.kernels(*maps(*args))
         return reference(*args) if found is None else kernel(found, *args)
 
-    run, run_reference = (_without_autocast(function) for function in (choose, reference))
-
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, run_reference, 'CompositeExplicitAutograd')
+    LIBRARY.impl(name, _without_autocast(reference), 'CompositeExplicitAutograd')
     for key in ('CPU', 'CUDA'):
-        LIBRARY.impl(name, run, key)
+        LIBRARY.impl(name, _without_autocast(choose, key.lower()), key)
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake, lib=LIBRARY)
     if backward is not None:
         torch.library.register_autograd(
@@ -68,17 +66,26 @@ def define(
     return getattr(getattr(torch.ops, NAMESPACE), name).default
 
 
-def _without_autocast(function: Callable) -> Callable:
-    """Under autocast the dtypes are those of the arguments: maps in half precision, vectors not."""
+def _without_autocast(function: Callable, device_type: str | None = None) -> Callable:
+    """Under autocast the dtypes are those of the arguments: maps in half precision, vectors not.
+
+    Args:
+        function (Callable): What is to run.
+        device_type (str, optional): Of the arguments. Default: it is looked for.
+    """
 
     def run(*args: Any) -> Any:
-        device = next(a.device for a in tree_leaves(args) if isinstance(a, Tensor))
-        if not torch.is_autocast_enabled(device.type):
+        device = device_type or _device_type(args)
+        if not torch.is_autocast_enabled(device):
             return function(*args)
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return function(*args)
 
     return run
+
+
+def _device_type(args: tuple) -> str:
+    return next(a.device.type for a in tree_leaves(args) if isinstance(a, Tensor))
 
 
 def is_differentiated(*gradients: Tensor | None) -> bool:

@@ -7,13 +7,11 @@ middle of a 3x3 kernel:
 .. math::
     a &= \sigma(q \cdot k / \sqrt{d}) \text{ per head}, \quad
         q, k = \mathrm{Conv1d}(y) \text{ over the channels} \\
-    [i\ f\ g] &= W_2^y\,\mathrm{ReLU}(W_1^y y) + u, \quad
-        c' = \sigma(f) \odot c + \sigma(i) \odot \tanh(g), \quad h' = \sigma(c') \\
-    u' &= W_2^h\,\mathrm{ReLU}(W_1^h h'), \quad
-        d = \text{the } h \text{ of one more step from } (c', u') \text{ with } y_s \\
+    h', c', u' &= \text{the unit's next state with } y, \quad
+        d = \text{the } h \text{ of one more step from there with } y_s \\
     k_x &= a \odot V, \quad k_s = \lambda \odot (E + d\,\delta)
 
-``u`` is what the hidden state gives to the gates of the next steps. With a norm of running
+with the unit of :mod:`mmdla.ops.recurrent_unit`. With a norm of running
 statistics behind them, ``kx = keep * scale * kx + δ``, ``ks = keep * scale * ks`` and
 ``bias = keep * shift``. Without a recurrent unit (MRLA-L), d is 1 and E is 0.
 """
@@ -22,10 +20,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .library import define, is_differentiated
+from .recurrent_unit import Unit, channel_conv, channel_conv_backward, run_unit, unit_backward
 
 
 class Inputs(NamedTuple):
@@ -84,35 +82,13 @@ ARGUMENTS = (
 )
 
 
-def _step(gates: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-    """``i, f, g`` after their activations, ``c'`` and ``h'``, each (B, C)."""
-    i, f, g = gates.chunk(3, -1)
-    i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
-    c = f * c + i * g
-    return i, f, g, c, c.sigmoid()
-
-
-def _unit(n: Inputs) -> dict[str, Tensor]:
-    """Everything that the recurrent unit computes."""
-    w1y, b1y, w2y, b2y, w1h, b1h, w2h, b2h = n.dsu
-    z1 = F.linear(torch.stack((n.y, n.y_shortcut)), w1y, b1y).relu()  # (2, B, C // r)
-    of_y, of_shortcut = F.linear(z1, w2y, b2y).unbind(0)  # 2 x (B, 3C)
-    u = F.linear(b1h.relu(), w2h, b2h) if n.u is None else n.u  # (B, 3C) or (3C,)
-    c = torch.zeros_like(n.y) if n.c is None else n.c
-    now = _step(of_y + u, c)
-    z2 = F.linear(now[4], w1h, b1h).relu()  # (B, C // r)
-    u = F.linear(z2, w2h, b2h)  # (B, 3C)
-    seen = (u[:1], now[3][:1]) if n.first else (u, now[3])
-    return dict(z1=z1, now=now, z2=z2, u=u, refresh=_step(of_shortcut + seen[0], seen[1]))
-
-
-def _channel_conv(y: Tensor, weight: Tensor) -> Tensor:
-    return F.conv1d(y.unsqueeze(1), weight, padding=weight.shape[-1] // 2).squeeze(1)
+def _unit_of(n: Inputs) -> Unit:
+    return Unit(n.y, n.y_shortcut.unsqueeze(1), n.u, n.c, n.dsu, n.first)
 
 
 def _gate(n: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     """``a`` of every head, (B, heads), and q, k (B, heads, width)."""
-    q, k = (_channel_conv(n.y, w).reshape(len(n.y), -1, n.head_channels) for w in (n.query, n.key))
+    q, k = (channel_conv(n.y, w).reshape(len(n.y), -1, n.head_channels) for w in (n.query, n.key))
     return ((q * k).sum(-1) / math.sqrt(n.head_channels)).sigmoid(), q, k
 
 
@@ -137,9 +113,9 @@ def _reference(*args) -> tuple[Tensor, ...]:
     if n.extract is None:
         ks = (n.lambda_.view(-1, 1) * delta).expand(kx.shape)  # (B, C, 9)
     else:
-        unit = _unit(n)
+        unit = run_unit(_unit_of(n))
         state = unit['now'][4], unit['now'][3], unit['u']
-        refreshed = n.extract.view(-1, 9) + unit['refresh'][4].unsqueeze(-1) * delta
+        refreshed = n.extract.view(-1, 9) + unit['refresh'][4].mT * delta
         ks = n.lambda_.view(-1, 1) * refreshed  # (B, C, 9)
     if not n.norm:
         return kx, ks.contiguous(), none, *state
@@ -178,13 +154,6 @@ def _backward(ctx, *gradients):
     return *found[:9], found[9 : 9 + units], of_norm, None, None, None, None
 
 
-def _step_backward(step, c, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the gates (B, 3C) and of ``c`` from that of ``c'``."""
-    i, f, g, _, _ = step
-    parts = grad * g * i * (1 - i), grad * c * f * (1 - f), grad * i * (1 - g * g)
-    return torch.cat(parts, -1), grad * f
-
-
 def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
     n = _inputs(*args)
     none = n.y.new_empty(0)
@@ -193,10 +162,10 @@ def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
     delta, value, lambda_ = _centre(n.y), n.value.view(-1, 9), n.lambda_.view(-1, 1)
     heads, q, k = _gate(n)
     a = heads.repeat_interleave(n.head_channels, -1).unsqueeze(-1)  # (B, C, 1)
-    unit = None if n.extract is None else _unit(n)
+    unit = None if n.extract is None else run_unit(_unit_of(n))
     refreshed = delta.expand(1, 1, 9)
     if unit is not None:
-        refreshed = n.extract.view(-1, 9) + unit['refresh'][4].unsqueeze(-1) * delta  # (B, C, 9)
+        refreshed = n.extract.view(-1, 9) + unit['refresh'][4].mT * delta  # (B, C, 9)
     dnorm = [none, none]
     if n.norm:
         scale, _, keep = _affine(n)
@@ -211,16 +180,18 @@ def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
     da = (dkx * value).sum(-1).reshape(len(n.y), -1, n.head_channels).sum(-1)  # (B, heads)
     of_heads = da * heads * (1 - heads) / math.sqrt(n.head_channels)
     dq, dk = ((of_heads.unsqueeze(-1) * v).reshape(n.y.shape) for v in (k, q))  # 2 x (B, C)
-    dy = _channel_conv(dq, n.query.flip(-1)) + _channel_conv(dk, n.key.flip(-1))
-    dweights = [_channel_correlation(g, n.y, w) for g, w in ((dq, n.query), (dk, n.key))]
+    of_q, dquery = channel_conv_backward(dq, n.y, n.query)
+    of_k, dkey = channel_conv_backward(dk, n.y, n.key)
+    dy, dweights = of_q + of_k, (dquery, dkey)
     if unit is None:
         return [dy, none, none, none, *dweights, dvalue, dlambda, none, *[none] * 8, *dnorm]
     dextract = (lambda_ * dks).sum(0).view_as(n.extract)
     dd = lambda_.view(-1) * dks[..., 4]  # (B, C)
-    of_y, of_shortcut, of_u, of_c, dunit = _unit_backward(n, unit, dd, dh, dc, du)
+    dd = dd.unsqueeze(1)  # (B, 1, C)
+    of_y, of_shortcut, of_u, of_c, dunit = unit_backward(_unit_of(n), unit, dd, dh, dc, du)
     return [
         dy + of_y,
-        of_shortcut,
+        of_shortcut.squeeze(1),
         of_u,
         of_c,
         *dweights,
@@ -230,47 +201,6 @@ def _gradients(dkx, dks, dbias, dh, dc, du, *args) -> list[Tensor]:
         *dunit,
         *dnorm,
     ]
-
-
-def _unit_backward(n: Inputs, unit, dd, dh, dc, du):
-    """Gradients of y, y_shortcut, u, c and the weights of the unit."""
-    w1y, _, w2y, _, w1h, b1h, w2h, _ = n.dsu
-    now, refresh, none = unit['now'], unit['refresh'], n.y.new_empty(0)
-    c = torch.zeros_like(n.y) if n.c is None else n.c
-    seen = now[3][:1] if n.first else now[3]
-    g2, back = _step_backward(refresh, seen, dd * refresh[4] * (1 - refresh[4]))
-    to_u = g2
-    if n.first:  # to the first sample alone
-        rest = (0, 0, 0, len(n.y) - 1)
-        back, to_u = F.pad(back.sum(0, True), rest), F.pad(g2.sum(0, True), rest)
-    dc = back if dc is None else dc + back  # (B, C)
-    du = to_u if du is None else du + to_u  # (B, 3C)
-    dz2 = (du @ w2h) * (unit['z2'] > 0)  # (B, C // r)
-    of_h = dz2 @ w1h if dh is None else dz2 @ w1h + dh
-    dc = dc + of_h * now[4] * (1 - now[4])
-    g1, of_c = _step_backward(now, c, dc)
-    dw1h, db1h, dw2h, db2h = dz2.T @ now[4], dz2.sum(0), du.T @ unit['z2'], du.sum(0)
-    if n.u is None:
-        du0 = g1.sum(0)  # (3C,)
-        dw2h, db2h = dw2h + torch.outer(du0, b1h.relu()), db2h + du0
-        db1h = db1h + (w2h.T @ du0) * (b1h > 0)
-    gates = torch.stack((g1, g2))  # (2, B, 3C)
-    dz1 = (gates @ w2y) * (unit['z1'] > 0)  # (2, B, C // r)
-    of_y, of_shortcut = (dz1 @ w1y).unbind(0)
-    rows, inputs = dz1.reshape(-1, dz1.shape[-1]), torch.cat((n.y, n.y_shortcut))
-    dw1y, db1y = rows.T @ inputs, rows.sum(0)
-    columns, z1 = gates.reshape(-1, gates.shape[-1]).T, unit['z1'].reshape(-1, dz1.shape[-1])
-    dw2y, db2y = columns @ z1, gates.sum((0, 1))
-    of_u, of_c = none if n.u is None else g1, none if n.c is None else of_c
-    return of_y, of_shortcut, of_u, of_c, (dw1y, db1y, dw2y, db2y, dw1h, db1h, dw2h, db2h)
-
-
-def _channel_correlation(g: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of a channel convolution's weight, from that of its result, both (B, C)."""
-    taps, channels = weight.shape[-1], y.shape[1]
-    padded = F.pad(y, (taps // 2, taps // 2))
-    found = [(g * padded[:, t : t + channels]).sum() for t in range(taps)]
-    return torch.stack(found).view_as(weight)
 
 
 def _backward_reference(*args) -> list[Tensor]:

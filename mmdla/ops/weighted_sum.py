@@ -111,28 +111,6 @@ weighted_sum_relu_add = define(
 )
 
 
-# the same without gradients, in the place of x
-
-
-def _reference_(x, weights, values, keep, factor, shift) -> None:
-    x.copy_(_reference(x, weights, values, None, None, keep, factor, shift))
-
-
-def _kernel_(kernels, x, weights, values, keep, factor, shift) -> None:
-    weights, factor, shift, keep = as_vectors(x, weights, factor, shift, keep)
-    kernels.weighted_sum_relu_add(x, weights, values, factor, shift, keep, True)
-
-
-weighted_sum_relu_add_ = define(
-    'weighted_sum_relu_add_(Tensor(a!) x, Tensor weights, Tensor[] values, Tensor keep,'
-    ' Tensor factor, Tensor shift) -> ()',
-    maps=lambda x, weights, values, *_: (x, *values),
-    reference=_reference_,
-    kernel=_kernel_,
-    fake=lambda *_: None,
-)
-
-
 # with the statistics of the batch
 
 

@@ -14,12 +14,15 @@ NAMES = (
     'dual_dwconv_bn',
     'light_coefficients',
     'light_block',
+    'base_coefficients',
+    'base_block',
     'weighted_sum',
     'carry_gradients',
     'weighted_sum_relu_add',
     'weighted_sum_bn_relu_add',
 )
-IN_PLACE = ('affine_add_relu_pool_', 'light_block_', 'weighted_sum_relu_add_', 'update_statistics_')
+UNTRAINED = ('affine_add_relu_pool', 'light_block', 'base_block', 'weighted_sum')  # no gradients
+IN_PLACE = ('light_block_', 'base_block_', 'update_statistics_')
 
 
 def operation(name: str):
@@ -57,16 +60,18 @@ class Maker:
         c = self.channels
         return [self.vector(c), self.vector(c), self.vector(c), self.positive(c)]
 
+    def unit(self):
+        """Weights and biases of a recurrent unit."""
+        c, r = self.channels, 3
+        sizes = 2 * [(r, c), (r,), (3 * c, r), (3 * c,)]
+        return [self.vector(*size) for size in sizes]
+
 
 def coefficients(
     make: Maker, unit=True, norm=True, state=True, keep=True, first=False, head_channels=2
 ) -> list:
     """Arguments of ``light_coefficients`` behind the poolings."""
-    b, c, r = make.batch, make.channels, 3
-    dsu = []
-    if unit:
-        for _ in range(2):
-            dsu += [make.vector(r, c), make.vector(r), make.vector(3 * c, r), make.vector(3 * c)]
+    b, c = make.batch, make.channels
     return [
         make.vector(b, 3 * c) if unit and state else None,
         make.vector(b, c) if unit and state else None,
@@ -75,7 +80,7 @@ def coefficients(
         make.vector(c, 1, 3, 3),
         make.vector(c, 1, 1),
         make.vector(c, 1, 3, 3) if unit else None,
-        dsu,
+        make.unit() if unit else [],
         make.norm() if norm else [],
         1e-3,
         make.positive(b, 1) if norm and keep else None,
@@ -84,12 +89,31 @@ def coefficients(
     ]
 
 
+def earlier(make: Maker, unit=True, state=True, first=False, head_channels=2, blocks=2) -> list:
+    """Arguments of ``base_coefficients`` behind the poolings."""
+    b, c = make.batch, make.channels
+    return [
+        *(make.vector(b, blocks, c) for _ in range(3)),
+        make.vector(b, 3 * c) if unit and state else None,
+        make.vector(b, c) if unit and state else None,
+        make.vector(1, 1, 3),
+        make.vector(1, 1, 3),
+        make.unit() if unit else [],
+        head_channels,
+        1.5,
+        first,
+    ]
+
+
 def arguments(name: str, make: Maker, **options) -> list:
-    """Arguments of an operation; ``options`` go to :func:`coefficients`."""
+    """Arguments of an operation.
+
+    ``options`` go to :func:`coefficients` or, for base attention, to :func:`earlier`.
+    """
     b, c, blocks = make.batch, make.channels, 3
     if name == 'add_relu_pool':
         return [make.map(), make.map()]
-    if name.rstrip('_') == 'affine_add_relu_pool':
+    if name == 'affine_add_relu_pool':
         return [make.map(), make.map(), make.vector(b, c), make.vector(b, c)]
     if name == 'dwconv_pool':
         return [make.map(), make.vector(c, 1, 3, 3)]
@@ -103,6 +127,15 @@ def arguments(name: str, make: Maker, **options) -> list:
         return [make.vector(b, c), y_shortcut, *coefficients(make, **options)]
     if name.rstrip('_') == 'light_block':
         return [make.map(), make.map(), make.norm(), 1e-3, *coefficients(make, **options)]
+    if name == 'base_coefficients':
+        return [make.vector(b, c), make.vector(b, c), *earlier(make, **options)]
+    if name.rstrip('_') == 'base_block':
+        scale = make.vector(c, 1, 1) if options.get('unit', True) else None
+        keep = None if options.get('first') else make.positive(b, 1)
+        values = [make.map() for _ in range(options.get('blocks', 2))]
+        branch = [make.norm(), 1e-3, keep, scale]
+        block = [make.map(), make.map(), make.norm(), 1e-3, make.vector(c, 1, 3, 3), values]
+        return [*block, *branch, *earlier(make, **options)]
     if name == 'update_statistics_':
         mean, var = make.vector(c), make.positive(c)
         return [make.vector(c), make.positive(c), torch.tensor(3), mean, var, 0.2, 7]
@@ -113,8 +146,6 @@ def arguments(name: str, make: Maker, **options) -> list:
         tokens = [make.token() for _ in range(2)] + [make.token(b, n, c) for n in (2, 3)]
         return [values[0], 1, tokens]
     vectors = [make.vector(b, c) for _ in range(3)]
-    if name == 'weighted_sum_relu_add_':
-        return [make.map(), weights, values, *vectors]
     tokens = [make.token(), make.token(b, blocks, c)]
     if name == 'weighted_sum_relu_add':
         return [make.map(), weights, values, *tokens, *vectors]

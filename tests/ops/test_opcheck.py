@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from samples import IN_PLACE, NAMES, Maker, arguments, operation
+from samples import IN_PLACE, NAMES, UNTRAINED, Maker, arguments, operation
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 BACKWARD = {
@@ -21,6 +21,11 @@ BACKWARD = {
         m.vector(m.batch, m.channels, 9), None, m.vector(m.batch, m.channels), None,
         m.vector(m.batch, m.channels), m.vector(m.batch, 3 * m.channels),
         *arguments('light_coefficients', m),
+    ],
+    'base_coefficients_backward': lambda m: [
+        m.vector(m.batch, 3, m.channels), None, m.vector(m.batch, 3, m.channels), None,
+        None, m.vector(m.batch, m.channels), m.vector(m.batch, 3 * m.channels),
+        *arguments('base_coefficients', m),
     ],
     'weighted_sum_relu_add_backward': lambda m: [
         m.map(), *_picked('weighted_sum_relu_add', m, 1, 2, 5, 6, 7)
@@ -57,8 +62,7 @@ def with_gradients(args):
 def test_opcheck(name, dtype):
     for layout in (torch.contiguous_format, torch.channels_last):
         args = made(name, dtype, layout)
-        trained = name in NAMES and name not in ('affine_add_relu_pool', 'light_block')
-        if trained and name != 'weighted_sum':
+        if name in NAMES and name not in UNTRAINED:
             args = with_gradients(args)
         torch.library.opcheck(operation(name), tuple(args), test_utils=FORWARD_TESTS)
 
@@ -66,7 +70,7 @@ def test_opcheck(name, dtype):
 @pytest.mark.parametrize('name', [*NAMES, *IN_PLACE])
 def test_traced_ahead_of_time(name):
     args = made(name, torch.float64, torch.contiguous_format)
-    if name in NAMES and name not in ('affine_add_relu_pool', 'light_block', 'weighted_sum'):
+    if name in NAMES and name not in UNTRAINED:
         args = with_gradients(args)
     torch.library.opcheck(
         operation(name),

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from samples import IN_PLACE, NAMES, SHAPES, SMALL, Maker, arguments, operation
+from samples import IN_PLACE, NAMES, SHAPES, SMALL, UNTRAINED, Maker, arguments, operation
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mmdla.ops import backend
 
-TRAINED = [n for n in NAMES if n not in ('affine_add_relu_pool', 'light_block', 'weighted_sum')]
+TRAINED = [name for name in NAMES if name not in UNTRAINED]
 OPTIONS = [
     dict(),
     dict(norm=False),
@@ -17,6 +17,15 @@ OPTIONS = [
     dict(keep=False, state=False, first=True),
     dict(unit=False, norm=False),
 ]
+OF_BASE = [
+    dict(),
+    dict(state=False),
+    dict(unit=False),
+    dict(first=True),
+    dict(blocks=0, state=False),
+    dict(blocks=0, first=True),
+    dict(blocks=3, state=False, first=True),
+]
 LAYOUTS = pytest.mark.parametrize(
     'layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc']
 )
@@ -25,6 +34,8 @@ LAYOUTS = pytest.mark.parametrize(
 def options_of(name):
     if name == 'light_block':  # always with a norm
         return [options for options in OPTIONS if options.get('norm', True)]
+    if name.startswith('base'):
+        return OF_BASE
     return OPTIONS if name == 'light_coefficients' else [{}]
 
 
@@ -95,7 +106,7 @@ def test_compiled_kernels_equal_the_reference(layout, name, options, shape, run)
 
 
 @pytest.mark.parametrize('shape', [(2, 19, 5, 6), (3, 72, 4, 9), (1, 33, 21, 18)], ids=str)
-@pytest.mark.parametrize('name', [name for name in NAMES if name != 'light_coefficients'])
+@pytest.mark.parametrize('name', [n for n in NAMES if not n.endswith('coefficients')])
 @LAYOUTS
 def test_more_channels_than_a_vector_has_numbers(layout, name, shape, run):
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-4)):
@@ -242,12 +253,7 @@ def test_forms_in_place(layout, dtype, name):
         torch.testing.assert_close(args[:2], [norm.running_mean, norm.running_var])
         assert args[2] == 4
         return
-    if name == 'weighted_sum_relu_add_':
-        make = Maker((2, 12, 7, 5), dtype)
-        tokens = make.token(), make.token(2, 3, 12)
-        expected = [operation(name[:-1])(*copies[:3], *tokens, *copies[3:])]
-    else:
-        expected = tensors(operation(name[:-1])(*copies))
+    expected = tensors(operation(name[:-1])(*copies))
     for a, b in zip([args[0], *outs], expected, strict=True):
         assert torch.equal(a, b)
 

@@ -18,18 +18,20 @@ from torch import Tensor
 from ...ops import (
     add_relu_pool,
     affine_add_relu_pool,
-    affine_add_relu_pool_,
+    base_block,
+    base_block_,
+    base_coefficients,
     carry_gradients,
     dwconv_pool,
     new_tokens,
     weighted_sum_bn_relu_add,
     weighted_sum_relu_add,
-    weighted_sum_relu_add_,
 )
+from ...ops.backend import at_least_float32
 from ...ops.batch_norm import (
+    affine_of,
     drop_path_scale,
     rounded_affine,
-    running_affine,
     statistics_of,
     update_statistics,
 )
@@ -105,7 +107,7 @@ class MRLABase(ScaledAttention, MultiHeadAttention):
         earlier = self.refresh(y, state)
         q, k = heads.query_key(y)  # 2 x (B, C)
         value = heads.value(x)  # (B, C, H, W)
-        tokens = self.tokens_of(index, earlier, value, k)
+        tokens = self.tokens_of(index, state, value, k)
         state = earlier.append(k, value, pool(value), without(tokens, 0))
         weights = self.weigh(heads, q, state)  # (B, m, C)
         o = heads.o(weighted_sum_reference(weights, state.values))  # (B, C, H, W)
@@ -119,7 +121,7 @@ class MRLABase(ScaledAttention, MultiHeadAttention):
         return heads.per_channel(weights.to(q.dtype)) * state.gates  # (B, m, C)
 
     def tokens_of(
-        self, index: int, earlier: Earlier, value: Tensor, key: Tensor
+        self, index: int, earlier: Earlier | None, value: Tensor, key: Tensor
     ) -> list[Tensor] | None:
         """Let the tokens of this and the later sums pass the new map, so that it gets gradients."""
         if not torch.is_grad_enabled() or not kernels_run(self.ops, value):
@@ -142,51 +144,83 @@ class MRLABase(ScaledAttention, MultiHeadAttention):
     def infer(self, index, residual, shortcut, state, last_norm, overwritable):
         heads = self.blocks[index]
         last_eps = 0.0 if last_norm is None else last_norm.eps
-        affine = rounded_affine(statistics_of(last_norm), last_eps, residual)  # 2 x (B, C)
+        last = statistics_of(last_norm), last_eps
+        if self.recorder is not None:
+            affine = rounded_affine(*last, residual)  # 2 x (B, C)
+            y = affine_add_relu_pool(residual, shortcut, *affine)[1]  # (B, C)
+            self.show(index, y, None, state)
+        keep = drop_path_scale(residual, heads.drop_path)  # (B, 1)
+        branch = statistics_of(heads.norm), heads.norm.eps, keep, heads.scale
+        _, _, value = weights = heads.weights()
+        values = [] if state is None else list(state.values)
+        block = residual, shortcut, *last, value, values, *branch
+        rest = self.coefficients(heads, weights, residual, state)
         if overwritable:
-            y, _ = affine_add_relu_pool_(residual, shortcut, *affine)  # (B, C)
-            x = residual
+            out, found = residual, base_block_(*block, *rest)
         else:
-            x, y, _ = affine_add_relu_pool(residual, shortcut, *affine)
-        weights, state, _ = self.look_back(index, x, y, state)
-        keep = self.keep(heads, x)  # (B, C)
-        vectors = (v.expand_as(keep) for v in running_affine(heads.norm))  # 2 x (B, C)
-        weighted_sum_relu_add_(x, weights, list(state.values), keep, *vectors)
-        return x, state
+            out, *found = base_block(*block, *rest)
+        value, *vectors = found  # (B, C, H, W)
+        return out, self.carry(vectors, (*values, value), None)
 
     def train_step(self, index, residual, shortcut, state):
         heads = self.blocks[index]
-        x, y, _, _ = add_relu_pool(residual, shortcut)
-        weights, state, token = self.look_back(index, x, y, state)
+        x, y, _, _ = add_relu_pool(residual, shortcut)  # (B, C, H, W), (B, C)
+        self.show(index, y, None, state)
+        weights = heads.weights()
+        value, pooled = dwconv_pool(x, weights[2])  # (B, C, H, W), (B, C)
+        tokens = self.tokens_of(index, state, value, y)
+        if tokens is None:  # no gradients
+            tokens = new_tokens(value, y, 1)
+        token = tokens[0], tokens[len(tokens) // 2]
+        rest = self.coefficients(heads, weights, x, state)
+        weights, *vectors = base_coefficients(y, pooled, *rest)  # (B, m, C)
+        values = (*(() if state is None else state.values), value)
+        state = self.carry(vectors, values, without(tokens, 0))
         keep, norm = self.keep(heads, x), heads.norm  # (B, C)
         if not norm.training:
-            vectors = (v.expand_as(keep) for v in running_affine(norm))  # 2 x (B, C)
-            out = weighted_sum_relu_add(x, weights, list(state.values), *token, keep, *vectors)
-            return out, state
+            vectors = (v.expand_as(keep) for v in affine_of(statistics_of(norm), norm.eps))
+            return weighted_sum_relu_add(x, weights, list(values), *token, keep, *vectors), state
         out, mean, var = weighted_sum_bn_relu_add(
-            x, weights, list(state.values), *token, keep, norm.weight, norm.bias, norm.eps
+            x, weights, list(values), *token, keep, norm.weight, norm.bias, norm.eps
         )
         update_statistics(norm, mean, var, x.numel() // x.shape[1])
         return out, state
 
-    def look_back(
-        self, index: int, x: Tensor, y: Tensor, state: Earlier | None
-    ) -> tuple[Tensor, Earlier, tuple[Tensor, Tensor]]:
-        """Return the weights (B, m, C), the state with block ``index``, the tokens of its sum."""
-        heads = self.blocks[index]
-        dtype = heads.query.weight.dtype  # of the vectors
-        self.show(index, y, None, state)
-        y = y.to(dtype)
-        earlier = self.refresh(y, state)
-        q, k = heads.query_key(y)  # 2 x (B, C)
-        value, pooled = dwconv_pool(x, heads.value.weight)  # (B, C, H, W), (B, C)
-        pooled = pooled.to(dtype)
-        tokens = self.tokens_of(index, earlier, value, k)
-        if tokens is None:  # no gradients
-            tokens = new_tokens(value, k, 1)
-        token = tokens[0], tokens[len(tokens) // 2]
-        state = earlier.append(k, value, pooled, without(tokens, 0))
-        return self.weigh(heads, q, state), state, token
+    def coefficients(
+        self, heads: BaseHeads, weights: tuple, x: Tensor, state: Earlier | None
+    ) -> tuple:
+        """Return the arguments of :mod:`mmdla.ops.base_coefficients` behind the poolings.
+
+        Args:
+            heads (BaseHeads): Those of the block.
+            weights (tuple[Tensor]): What ``heads.weights()`` returns.
+            x (Tensor): A map of the block, shape (B, C, H, W).
+            state (Earlier, optional): Of the blocks before.
+        """
+        if state is None:
+            nothing = x.new_empty(len(x), 0, x.shape[1], dtype=at_least_float32(x.dtype))
+            vectors, context = (nothing, nothing, nothing), None
+        else:
+            vectors, context = state[:3], state.context
+        c, u = (None, None) if context is None else context[1:]
+        return *vectors, u, c, *weights[:2], self.unit(), heads.head_channels, *self.refreshing()
+
+    def unit(self) -> list[Tensor]:
+        """Return the weights of the recurrent unit."""
+        return []
+
+    def refreshing(self) -> tuple[float, bool]:
+        """Return the factor of the refresh, and whether one context refreshes all samples."""
+        return 1.0, False
+
+    def carry(
+        self, vectors: list[Tensor], values: tuple[Tensor], tokens: list[Tensor] | None
+    ) -> Earlier:
+        """Return the state from what an operation returned: keys, gates, poolings, and h, c, u."""
+        dtype = self.blocks[0].query.weight.dtype  # as the modules would have it
+        keys, gates, pooled, *context = (v.to(dtype) for v in vectors)
+        context = tuple(context) if context[0].numel() else None
+        return Earlier(keys, gates, pooled, values, tokens, context)
 
     def keep(self, heads: BaseHeads, x: Tensor) -> Tensor:
         """Return the factors of the whole branch, from drop path and the heads' scale: (B, C)."""
@@ -254,7 +288,16 @@ class DLABase(MRLABase):
     def shared_modules(self):
         yield from super().shared_modules()
         if self.dsu is not None:
-            yield from self.dsu.modules()
+            yield from self.dsu.parts()
+
+    def is_as_written(self) -> bool:
+        return super().is_as_written() and (self.dsu is None or self.dsu.is_plain())
+
+    def unit(self):
+        return [] if self.dsu is None else self.dsu.weights()
+
+    def refreshing(self):
+        return self.gain, self.context == 'first'
 
     def refresh(self, y, state):
         if state is None:

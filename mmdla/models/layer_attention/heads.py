@@ -8,6 +8,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ...ops.backend import at_least_float32
+from ...ops.batch_norm import tensor_of
 from ..arguments import check_int, check_rate
 from ..layers import build_norm
 
@@ -62,7 +63,11 @@ class Heads(nn.Module):
 
     def bypassed(self) -> tuple[nn.Module, ...]:
         """Return the modules that fused operations stand for."""
-        return self, self.query, self.key, self.value, self.o, self.norm, self.drop_path
+        return self, *self._modules.values()
+
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weights of query, key and value."""
+        return tuple(tensor_of(m, 'weight') for m in (self.query, self.key, self.value))
 
     def is_as_written(self) -> bool:
         """Return whether nothing was put in the place of the convolutions."""

@@ -135,7 +135,7 @@ class MRLALight(MultiHeadAttention):
         """
         heads = self.blocks[index]
         c, u = (None, None) if state is None or not self.refreshes else state[1:]
-        weights = heads.query.weight, heads.key.weight, heads.value.weight, heads.lambda_
+        weights = *heads.weights(), heads.lambda_
         norm, keep = [], None
         if with_norm:
             norm, keep = statistics_of(heads.norm), drop_path_scale(x, heads.drop_path)
@@ -187,7 +187,7 @@ class DLALight(MRLALight):
 
     def shared_modules(self):
         yield from super().shared_modules()
-        yield from self.dsu.modules()
+        yield from self.dsu.parts()
         yield self.extract
 
     def is_as_written(self) -> bool:

@@ -4,6 +4,8 @@
 #include <torch/library.h>
 
 #include "add_relu_pool.h"
+#include "base_block.h"
+#include "base_coefficients.h"
 #include "dual_dwconv.h"
 #include "dual_dwconv_backward.h"
 #include "dwconv_pool.h"
@@ -16,6 +18,9 @@
 TORCH_LIBRARY(mmdla_cpu, m) {
   m.def("dwconv_pool", &mmdla::dwconv_pool);
   m.def("dwconv_pool_backward", &mmdla::dwconv_pool_backward);
+  m.def("base_block", &mmdla::base_block);
+  m.def("base_coefficients", &mmdla::base_coefficients);
+  m.def("base_coefficients_backward", &mmdla::base_coefficients_backward);
   m.def("light_block", &mmdla::light_block);
   m.def("light_coefficients", &mmdla::light_coefficients);
   m.def("light_coefficients_backward", &mmdla::light_coefficients_backward);

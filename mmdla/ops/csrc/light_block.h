@@ -14,20 +14,6 @@
 namespace mmdla {
 namespace {
 
-// Scale and shift (B, C) of a norm, rounded as PyTorch's layer rounds: the shift once, after all of it.
-inline std::tuple<Tensor, Tensor> rounded_affine(const std::vector<Tensor>& norm, double eps,
-                                                 const Tensor& r) {
-  const at::IntArrayRef size = r.sizes().slice(0, 2);
-  const auto options = vector_options(r);
-  if (norm.empty()) return {at::ones(size, options), at::zeros(size, options)};
-  const auto own = acc_type(norm[0]);
-  const Tensor scale = norm[0].to(own) * (norm[3].to(own) + eps).rsqrt();
-  const Tensor shift =
-      norm[1].to(at::kDouble) - norm[2].to(at::kDouble) * scale.to(at::kDouble);
-  return {scale.to(options.dtype()).expand(size).contiguous(),
-          shift.to(own).to(options.dtype()).expand(size).contiguous()};
-}
-
 // out, h', c', u'; `out` takes the place of r if that is wanted.
 inline std::tuple<Tensor, Tensor, Tensor, Tensor> light_block(
     const Tensor& r, const Tensor& shortcut, const std::vector<Tensor>& last_norm, double last_eps,

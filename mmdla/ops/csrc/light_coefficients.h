@@ -2,9 +2,7 @@
 // the state of the recurrent unit to the kernels that dual_dwconv needs. All vectors (B, C).
 //
 //     a = sigmoid(q k / sqrt(width)) per head, q, k = 1D convolutions of y over the channels
-//     [i f g] = W2y relu(W1y y + b1y) + b2y + u,   c' = sigmoid(f) c + sigmoid(i) tanh(g)
-//     h' = sigmoid(c'),   u' = W2h relu(W1h h' + b1h) + b2h       (u: what h gives to the gates)
-//     d = the h of one more step from (c', u') with s in place of y
+//     h', c', u' = the recurrent unit's step with y,  d = the h of one more step from there with s
 //     kx = a V,   ks = lambda (E + d delta)
 //
 // and, with a norm of running statistics behind them, kx <- keep scale kx + delta, ks <- keep scale ks,
@@ -12,77 +10,17 @@
 
 #pragma once
 
-#include "maps.h"
+#include "norms.h"
+#include "recurrent_unit.h"
 
 namespace mmdla {
 namespace {
-
-using Optional = std::optional<Tensor>;
-
-struct Unit {  // weights of the recurrent unit
-  Tensor w1y, b1y, w2y, b2y, w1h, b1h, w2h, b2h;
-  explicit Unit(const std::vector<Tensor>& w)
-      : w1y(w[0]), b1y(w[1]), w2y(w[2]), b2y(w[3]), w1h(w[4]), b1h(w[5]), w2h(w[6]), b2h(w[7]) {}
-};
-
-struct Step {  // one step of the unit: sigmoid(i), sigmoid(f), tanh(g), c', h'
-  Tensor i, f, g, c, h;
-};
-
-inline Step step(const Tensor& gates, const Optional& c) {
-  const int64_t channels = gates.size(1) / 3;
-  const Tensor both = gates.narrow(1, 0, 2 * channels).sigmoid();
-  Step s;
-  s.i = both.narrow(1, 0, channels);
-  s.f = both.narrow(1, channels, channels);
-  s.g = gates.narrow(1, 2 * channels, channels).tanh();
-  s.c = s.i * s.g;
-  if (c) s.c.addcmul_(s.f, *c);
-  s.h = s.c.sigmoid();
-  return s;
-}
-
-// Gradients of the gates (B, 3C) and, in dc, of the c before, from that of c'.
-inline Tensor step_backward(const Step& s, const Optional& c, const Tensor& grad, Tensor* dc) {
-  const Tensor gi = grad * s.g * s.i * (1 - s.i);
-  const Tensor gf = c ? grad * *c * s.f * (1 - s.f) : at::zeros_like(grad);
-  const Tensor gg = grad * s.i * (1 - s.g * s.g);
-  *dc = grad * s.f;
-  return at::cat({gi, gf, gg}, 1);
-}
-
-struct Context {  // everything that the forward pass of the unit computes
-  Tensor inputs, z1, u0, z2, u;
-  Step now, refresh;
-};
-
-inline Context run_unit(const Tensor& y, const Tensor& s, const Optional& u, const Optional& c,
-                        const Unit& w, bool first) {
-  const int64_t batch = y.size(0);
-  Context r;
-  r.inputs = at::cat({y, s}, 0);
-  r.z1 = at::addmm(w.b1y, r.inputs, w.w1y.t()).relu_();
-  Tensor gates = at::addmm(w.b2y, r.z1, w.w2y.t());
-  if (u) {
-    gates.narrow(0, 0, batch).add_(*u);
-  } else {  // from the zero state
-    r.u0 = at::addmv(w.b2h, w.w2h, w.b1h.relu());
-    gates.narrow(0, 0, batch).add_(r.u0);
-  }
-  r.now = step(gates.narrow(0, 0, batch), c);
-  r.z2 = at::addmm(w.b1h, r.now.h, w.w1h.t()).relu_();
-  r.u = at::addmm(w.b2h, r.z2, w.w2h.t());
-  const Tensor seen = first ? r.u.narrow(0, 0, 1) : r.u;
-  const Tensor c_seen = first ? r.now.c.narrow(0, 0, 1) : r.now.c;
-  r.refresh = step(gates.narrow(0, batch, batch).add_(seen), c_seen);
-  return r;
-}
 
 // q k / sqrt(width) of every head, for its channels, through a sigmoid; q and k are kept if wanted.
 template <typename T>
 void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t width, Tensor& a,
                 Tensor& q, Tensor& k) {
-  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel(), half = taps / 2;
+  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel();
   const T *py = y.const_data_ptr<T>(), *wq = query.const_data_ptr<T>();
   const T* wk = key.const_data_ptr<T>();
   T *pa = a.data_ptr<T>(), *pq = q.data_ptr<T>(), *pk = k.data_ptr<T>();
@@ -90,17 +28,7 @@ void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t
   for (int64_t b = 0; b < batch; ++b) {
     const T* row = py + b * channels;
     T *rq = pq + b * channels, *rk = pk + b * channels, *ra = pa + b * channels;
-    std::fill_n(rq, channels, T(0));
-    std::fill_n(rk, channels, T(0));
-    for (int64_t t = 0; t < taps; ++t) {
-      const int64_t shift = t - half;
-      const int64_t from = std::max<int64_t>(0, -shift);
-      const int64_t to = std::min<int64_t>(channels, channels - shift);
-      for (int64_t c = from; c < to; ++c) {
-        rq[c] += wq[t] * row[c + shift];
-        rk[c] += wk[t] * row[c + shift];
-      }
-    }
+    query_key(row, channels, wq, wk, taps, rq, rk);
     for (int64_t first = 0; first < channels; first += width) {
       T sum = 0;
       for (int64_t c = first; c < first + width; ++c) sum += rq[c] * rk[c];
@@ -108,26 +36,6 @@ void head_gates(const Tensor& y, const Tensor& query, const Tensor& key, int64_t
       std::fill_n(ra + first, width, gate);
     }
   }
-}
-
-inline Tensor vector_of(const Tensor& t, const Tensor& like) {
-  return t.to(like.scalar_type()).contiguous();
-}
-
-struct Affine {  // of a norm with running statistics, (C,), and drop path's factor, (B,)
-  Tensor scale, shift, keep;
-  Affine(const std::vector<Tensor>& norm, double eps, const Optional& factor, const Tensor& y) {
-    scale = norm[0] * (norm[3] + eps).rsqrt();
-    shift = norm[1] - scale * norm[2];
-    keep = factor ? vector_of(factor->reshape(-1), y) : at::ones({y.size(0)}, y.options());
-    TORCH_CHECK(keep.numel() == y.size(0), "mmdla: keep must have an entry for every sample");
-  }
-};
-
-inline std::vector<Tensor> vectors_of(const std::vector<Tensor>& list, const Tensor& like) {
-  std::vector<Tensor> result;
-  for (const Tensor& t : list) result.push_back(vector_of(t, like));
-  return result;
 }
 
 // What is read by pointers has the size that is read.
@@ -142,7 +50,6 @@ inline void check_coefficients(const Tensor& y, const Optional& s, const Optiona
                   value.numel() == 9 * channels && lambda.numel() == channels &&
                   norm.size() % 4 == 0 && norm.size() <= 4,
               "mmdla: light_coefficients got arguments of other sizes than those of ", y.sizes());
-  for (const Tensor& t : norm) TORCH_CHECK(t.numel() == channels, "mmdla: norm of another size");
   if (!extract) return;
   TORCH_CHECK(extract->numel() == 9 * channels && dsu.size() == 8 && s && s->sizes() == y.sizes() &&
                   dsu[0].size(1) == channels && dsu[2].size(0) == 3 * channels &&
@@ -162,8 +69,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
   const Tensor none = at::empty({0}, y.options());
   Tensor h = none, c_next = none, u_next = none, d = none;
   if (extract) {
-    const Context unit = run_unit(y, *s, u, c, Unit(vectors_of(dsu, y)), first);
-    h = unit.now.h, c_next = unit.now.c, u_next = unit.u, d = unit.refresh.h.contiguous();
+    const Context unit = run_unit(at::cat({y, *s}, 0), batch, 1, u, c, Unit(vectors_of(dsu, y)), first);
+    h = unit.now.h, c_next = unit.now.c, u_next = unit.u, d = unit.refresh.h;
   }
   Tensor a = at::empty_like(y), q = at::empty_like(y), k = at::empty_like(y);
   Tensor kx = at::empty({batch, channels, 9}, y.options()), ks = at::empty_like(kx);
@@ -184,13 +91,14 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
     const auto* pd = extract ? d.const_data_ptr<scalar_t>() : nullptr;
     const auto* ps = folds ? scale.const_data_ptr<scalar_t>() : nullptr;
     const auto* pt = folds ? shift.const_data_ptr<scalar_t>() : nullptr;
-    const auto* pf = folds ? factor.const_data_ptr<scalar_t>() : nullptr;
+    const auto* pf = factor.numel() ? factor.const_data_ptr<scalar_t>() : nullptr;
     auto *px = kx.data_ptr<scalar_t>(), *pk = ks.data_ptr<scalar_t>();
     auto* pb = folds ? bias.data_ptr<scalar_t>() : nullptr;
     for (int64_t b = 0; b < batch; ++b) {
+      const scalar_t kept = pf ? pf[b] : scalar_t(1);
       for (int64_t ch = 0; ch < channels; ++ch) {
         const int64_t p = b * channels + ch;
-        const scalar_t by = folds ? pf[b] * ps[ch] : scalar_t(1);
+        const scalar_t by = folds ? kept * ps[ch] : scalar_t(1);
         const scalar_t of_x = by * pa[p], of_s = by * pl[ch];
         for (int t = 0; t < 9; ++t) {
           px[9 * p + t] = of_x * pv[9 * ch + t];
@@ -199,7 +107,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> light_coeffici
         pk[9 * p + 4] += of_s * (pd ? pd[p] : scalar_t(1));
         if (folds) {
           px[9 * p + 4] += 1;
-          pb[p] = pf[b] * pt[ch];
+          pb[p] = kept * pt[ch];
         }
       }
     }
@@ -218,7 +126,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     const Tensor& lambda, const Optional& extract, const std::vector<Tensor>& dsu,
     const std::vector<Tensor>& norm, double eps, const Optional& keep, int64_t width, bool first) {
   check_coefficients(y, s, u, c, query, key, value, lambda, extract, dsu, norm, width);
-  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel(), half = taps / 2;
+  const int64_t batch = y.size(0), channels = y.size(1), taps = query.numel();
   const Tensor none = at::empty({0}, y.options());
   const Tensor wq = vector_of(query, y), wk = vector_of(key, y), v = vector_of(value, y);
   const Tensor l = vector_of(lambda, y), e = extract ? vector_of(*extract, y) : none;
@@ -235,8 +143,8 @@ inline std::vector<Tensor> light_coefficients_backward(
   Tensor d = none;
   if (extract) {
     unit.emplace(vectors_of(dsu, y));
-    run.emplace(run_unit(y, *s, u, c, *unit, first));
-    d = run->refresh.h.contiguous();
+    run.emplace(run_unit(at::cat({y, *s}, 0), batch, 1, u, c, *unit, first));
+    d = run->refresh.h;
   }
   Tensor a = at::empty_like(y), q = at::empty_like(y), k = at::empty_like(y);
   const Tensor gx = dkx ? vector_of(*dkx, y) : at::zeros({batch, channels, 9}, y.options());
@@ -257,7 +165,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     const auto* pe = extract ? e.const_data_ptr<scalar_t>() : nullptr;
     const auto* pd = extract ? d.const_data_ptr<scalar_t>() : nullptr;
     const auto* ps = folds ? scale.const_data_ptr<scalar_t>() : nullptr;
-    const auto* pf = folds ? factor.const_data_ptr<scalar_t>() : nullptr;
+    const auto* pf = factor.numel() ? factor.const_data_ptr<scalar_t>() : nullptr;
     const auto *pwq = wq.const_data_ptr<scalar_t>(), *pwk = wk.const_data_ptr<scalar_t>();
     auto *ry = dy.data_ptr<scalar_t>(), *rv = dvalue.data_ptr<scalar_t>();
     auto *rl = dlambda.data_ptr<scalar_t>(), *rq = dquery.data_ptr<scalar_t>();
@@ -269,6 +177,7 @@ inline std::vector<Tensor> light_coefficients_backward(
     std::vector<scalar_t> da(channels), dq(channels), dk(channels);
     const scalar_t root = scalar_t(1) / std::sqrt(scalar_t(width));
     for (int64_t b = 0; b < batch; ++b) {
+      const scalar_t kept = pf ? pf[b] : scalar_t(1);
       for (int64_t ch = 0; ch < channels; ++ch) {
         const int64_t p = b * channels + ch;
         const scalar_t *g_x = pgx + 9 * p, *g_s = pgs + 9 * p;
@@ -280,9 +189,9 @@ inline std::vector<Tensor> light_coefficients_backward(
         with_e += g_s[4] * (pd ? pd[p] : scalar_t(1));
         scalar_t by = 1;
         if (folds) {  // kx, ks before the norm: a v, lambda (e + d delta)
-          by = pf[b] * ps[ch];
-          rs[ch] += pf[b] * (pa[p] * with_v + pl[ch] * with_e);
-          if (pgb) rt[ch] += pf[b] * pgb[p];
+          by = kept * ps[ch];
+          rs[ch] += kept * (pa[p] * with_v + pl[ch] * with_e);
+          if (pgb) rt[ch] += kept * pgb[p];
         }
         const scalar_t of_v = by * pa[p], of_e = by * pl[ch];
         for (int t = 0; t < 9; ++t) rv[9 * ch + t] += of_v * g_x[t];
@@ -304,65 +213,18 @@ inline std::vector<Tensor> light_coefficients_backward(
           dk[ch] = g * row_q[ch];
         }
       }
-      scalar_t* row_dy = ry + b * channels;
-      for (int64_t t = 0; t < taps; ++t) {
-        const int64_t shift = t - half;
-        const int64_t from = std::max<int64_t>(0, -shift);
-        const int64_t to = std::min<int64_t>(channels, channels - shift);
-        scalar_t sum_q = 0, sum_k = 0;
-        for (int64_t ch = from; ch < to; ++ch) {
-          sum_q += dq[ch] * row_y[ch + shift];
-          sum_k += dk[ch] * row_y[ch + shift];
-          row_dy[ch + shift] += pwq[t] * dq[ch] + pwk[t] * dk[ch];
-        }
-        rq[t] += sum_q;
-        rk[t] += sum_k;
-      }
+      query_key_backward(dq.data(), dk.data(), row_y, channels, pwq, pwk, taps, rq, rk,
+                         ry + b * channels);
     }
   });
   Tensor ds = none, du_before = none, dc_before = none;
   std::vector<Tensor> dw(8, none);
   if (extract) {
-    const Context& r = *run;
-    const Unit& w = *unit;
-    // the refresh
-    const Tensor seen_c = first ? r.now.c.narrow(0, 0, 1) : r.now.c;
-    Tensor back;
-    const Tensor g2 = step_backward(r.refresh, seen_c, dd * d * (1 - d), &back);
-    Tensor of_c = dc ? dc->clone() : at::zeros_like(y);
-    Tensor of_u = du ? du->clone() : at::zeros_like(g2);
-    if (first) {
-      of_c.narrow(0, 0, 1).add_(back.sum(0, true));
-      of_u.narrow(0, 0, 1).add_(g2.sum(0, true));
-    } else {
-      of_c.add_(back);
-      of_u.add_(g2);
-    }
-    // u' from h'
-    const Tensor of_z2 = at::mm(of_u, w.w2h).mul_(r.z2 > 0);
-    Tensor of_h = at::mm(of_z2, w.w1h);
-    if (dh) of_h.add_(*dh);
-    of_c.addcmul_(of_h, r.now.h * (1 - r.now.h));
-    dw[4] = at::mm(of_z2.t(), r.now.h), dw[5] = of_z2.sum(0);
-    dw[6] = at::mm(of_u.t(), r.z2), dw[7] = of_u.sum(0);
-    // the step
-    const Tensor g1 = step_backward(r.now, c, of_c, &dc_before);
-    if (u) {
-      du_before = g1;
-    } else {
-      const Tensor of_u0 = g1.sum(0);
-      dw[6].addr_(of_u0, w.b1h.relu());
-      dw[7].add_(of_u0);
-      dw[5].add_(at::mv(w.w2h.t(), of_u0).mul_(w.b1h > 0));
-    }
-    // both inputs
-    const Tensor gates = at::cat({g1, g2}, 0);
-    const Tensor of_z1 = at::mm(gates, w.w2y).mul_(r.z1 > 0);
-    const Tensor of_inputs = at::mm(of_z1, w.w1y);
-    dy.add_(of_inputs.narrow(0, 0, batch));
-    ds = of_inputs.narrow(0, batch, batch);
-    dw[0] = at::mm(of_z1.t(), r.inputs), dw[1] = of_z1.sum(0);
-    dw[2] = at::mm(gates.t(), r.z1), dw[3] = gates.sum(0);
+    const UnitGradients found = unit_backward(*run, *unit, !u, dd, dh, dc, du);
+    dy.add_(found.inputs.narrow(0, 0, batch));
+    ds = found.inputs.narrow(0, batch, batch);
+    if (u) du_before = found.u;
+    dc_before = found.c, dw = found.weights;
   }
   Tensor dweight = none, dnorm_bias = none;
   if (folds) {
