@@ -154,5 +154,5 @@ def test_no_root(tmp_path, monkeypatch):
     dataset = dict(type='CocoDataset', ann_file='a.json', data_prefix=dict(img='images'))
     cfg = ConfigDict(train_dataloader=dict(dataset=dataset))
     assert [(p.root, p.path) for p in data_paths(cfg, LOADERS)] == [('', 'a.json'), ('', 'images')]
-    with pytest.raises(InputError, match='a.json   <- missing'):
+    with pytest.raises(InputError, match=r'a\.json   <- missing'):
         check_data(cfg, LOADERS)
