@@ -78,7 +78,12 @@ VIT_DAMAGES = {
     'unknown': (lambda s: s.update(dist_token=torch.zeros(1, 1, 192)), 'unknown.*dist_token'),
     'nan': (lambda s: s.update({'norm.bias': torch.full((192,), torch.nan)}), r'NaN.*ln1\.bias'),
     'patches': (lambda s: s.pop('patch_embed.proj.weight'), 'without patch embedding'),
+    'positions': (lambda s: s.pop('pos_embed'), 'without patch embedding, position'),
+    'blocks': (lambda s: s.pop('blocks.0.mlp.fc1.weight'), 'without patch embedding, position embedding or blocks'),
     'head': (lambda s: s.update({'head.weight': torch.zeros(10, 5)}), 'no linear classifier'),
+    'half a head': (lambda s: s.pop('head.weight'), 'no linear classifier'),
+    'head bias': (lambda s: s.update({'head.bias': torch.zeros(5)}), 'no linear classifier'),
+    'head of integers': (lambda s: s.update({'head.bias': torch.zeros(10, dtype=torch.int)}), 'no linear classifier'),
     'head nan': (lambda s: s.update({'head.weight': torch.full((10, 192), torch.nan)}), 'no linear classifier'),
 }  # fmt: skip
 
@@ -88,6 +93,13 @@ def test_damaged_vision_transformers_are_refused(case):
     change, words = VIT_DAMAGES[case]
     with pytest.raises(CheckpointError, match=words):
         convert_checkpoint(released_vit(change))
+
+
+@pytest.mark.parametrize('lost', [['head.bias'], ['head.bias', 'head.weight']], ids=len)
+def test_vision_transformers_with_less_of_a_head(lost):
+    release, converted = convert_checkpoint(released_vit(lambda s: [s.pop(name) for name in lost]))
+    assert release.attention is not None
+    assert sum(name.startswith('head.') for name in converted) == 2 - len(lost)
 
 
 @pytest.mark.parametrize('inner', ['mla', 'la'])
