@@ -6,6 +6,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mmdla.checkpoint import CheckpointError, convert_checkpoint, read_state_dict
+from mmdla.checkpoint.recognise import _reduction
 from mmdla.cli import convert_checkpoint as convert_checkpoint_tool
 
 NAMES = [name for name in golden_models.names() if not name.startswith('dsu')]
@@ -111,6 +112,19 @@ def test_older_names_of_mrla(inner):
     release, converted = convert_checkpoint(older)
     assert release.attention == 'MRLALight'
     assert converted.keys() == convert_checkpoint(released)[1].keys()
+
+
+@pytest.mark.parametrize('reduction', [1, 2, 15, 16])
+def test_any_reduction(reduction):
+    """Up to the channels of the first stage; of those that fit the least one."""
+    widths = {1: 16, 2: 32}
+    squeezes = {
+        f'layer{i}.attention.dsu.from_y.0.weight': torch.zeros(channels // reduction, channels)
+        for i, channels in widths.items()
+    }
+    found = _reduction(squeezes, 2)
+    assert all(c // found == c // reduction for c in widths.values()) and found <= reduction
+    assert _reduction({}, 2) is None
 
 
 def test_the_rest_of_a_detector_is_kept():
