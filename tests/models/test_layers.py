@@ -59,6 +59,8 @@ def test_batch_norm_unless_told():
         ('BatchNorm', "unknown type 'BatchNorm', did you mean 'BN'"),
         ('GroupNorm2', "unknown type 'GroupNorm2', did you mean 'GN'"),
         ('zzzz', "unknown type 'zzzz'$"),
+        ('ResNetx', "unknown type 'ResNetx'$"),  # near to a backbone, to no norm
+        ('Convv', "unknown type 'Convv'$"),
     ],
 )
 def test_unknown_norms(kind, words):
