@@ -105,12 +105,17 @@ def no_network():
     assert not tried, f'the test, or a process that it started, tried to use the network:\n{tried}'
 
 
+# files of few long tests, with which two processes begin so that they end together
+LONG = ('tests/integration', 'tests/tools/test_reproduce.py', 'tests/dev', 'tests/cli/test_export.py')
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leave out what ``left_out.py`` names, and nothing else."""
+    """Leave out what ``left_out.py`` names, and nothing else; what takes long comes first."""
     left_out = [item for item in items if reason_for(item.nodeid)]
     if left_out:
         items[:] = [item for item in items if not reason_for(item.nodeid)]
         config.hook.pytest_deselected(items=left_out)
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -19,7 +19,6 @@ LEFT_OUT = (
     (
         '2.6',
         (
-            'tests/models/test_attentions.py::test_exported',
             'tests/cli/test_export.py::test_torch_export',
             'tests/cli/test_export.py::test_classifier',
             'tests/cli/test_export.py::test_dense_detector',

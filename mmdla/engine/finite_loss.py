@@ -148,7 +148,7 @@ class FiniteLossHook(Hook):
 
     def _stop(self, runner: Runner, text: str) -> None:
         """End all processes with what each of those that are concerned has to say."""
-        texts = [text] if get_world_size() == 1 else all_gather_object(text)
+        texts = all_gather_object(text)
         many = len(texts) > 1
         lines = [f'process {i}: {t}' if many else t for i, t in enumerate(texts) if t]
         loop = runner.train_loop

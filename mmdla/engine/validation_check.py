@@ -68,9 +68,10 @@ class ValidationCheckHook(Hook):
 def _first_batch(loader: torch.utils.data.DataLoader) -> Any:
     """Return what the loader would give first, without starting its workers."""
     dataset, size = loader.dataset, loader.batch_size or 1
-    first, step = get_rank(), get_world_size()
-    indices = range(first, first + step * size, step)
-    return loader.collate_fn([dataset[i] for i in indices if i < max(len(dataset), first + 1)])
+    length = max(len(dataset), 1)
+    first = get_rank() % length  # with more processes than images samplers begin again
+    indices = range(first, length, get_world_size())[:size]
+    return loader.collate_fn([dataset[i] for i in indices])
 
 
 def _new_evaluator(runner: Runner, loop: ValLoop) -> Evaluator:

@@ -59,7 +59,7 @@ def kernels(*maps: Tensor) -> Any:
 
 def vector_kernels(vector: Tensor) -> Any:
     """Return the kernels for vectors (B, C); only the CPU has any."""
-    if vector.device.type != 'cpu' or vector.dtype not in SINGLE or vector.numel() == 0:
+    if vector.device.type != 'cpu' or vector.dtype not in SINGLE:
         return None
     return load_cpu()
 

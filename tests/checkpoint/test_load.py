@@ -217,3 +217,17 @@ def test_reading_runs_no_code(tmp_path, legacy):
     state = read_state_dict(path)
     assert not target.exists()
     assert torch.equal(state['conv1.weight'].isfinite().all(), torch.tensor(True))
+
+
+@pytest.mark.parametrize(
+    'entry',
+    [3, 'text', None, torch.zeros(2, 2).to_sparse()],
+    ids=lambda entry: type(entry).__name__,
+)
+def test_entries_that_are_no_dense_tensors(tmp_path, entry):
+    state = {'conv1.weight': torch.ones(2)}
+    torch.save(state, tmp_path / 'a.pth')
+    assert read_state_dict(tmp_path / 'a.pth').keys() == state.keys()
+    torch.save(state | {'head.extra': entry}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'no dense tensors: head\.extra'):
+        read_state_dict(tmp_path / 'a.pth')

@@ -6,6 +6,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mmdla.checkpoint import CheckpointError, convert_checkpoint, read_state_dict
+from mmdla.checkpoint.recognise import _reduction
 from mmdla.cli import convert_checkpoint as convert_checkpoint_tool
 
 NAMES = [name for name in golden_models.names() if not name.startswith('dsu')]
@@ -89,7 +90,12 @@ VIT_DAMAGES = {
     'unknown': (lambda s: s.update(dist_token=torch.zeros(1, 1, 192)), 'unknown.*dist_token'),
     'nan': (lambda s: s.update({'norm.bias': torch.full((192,), torch.nan)}), r'NaN.*ln1\.bias'),
     'patches': (lambda s: s.pop('patch_embed.proj.weight'), 'without patch embedding'),
+    'positions': (lambda s: s.pop('pos_embed'), 'without patch embedding, position'),
+    'blocks': (lambda s: s.pop('blocks.0.mlp.fc1.weight'), 'without patch embedding, position embedding or blocks'),
     'head': (lambda s: s.update({'head.weight': torch.zeros(10, 5)}), 'no linear classifier'),
+    'half a head': (lambda s: s.pop('head.weight'), 'no linear classifier'),
+    'head bias': (lambda s: s.update({'head.bias': torch.zeros(5)}), 'no linear classifier'),
+    'head of integers': (lambda s: s.update({'head.bias': torch.zeros(10, dtype=torch.int)}), 'no linear classifier'),
     'head nan': (lambda s: s.update({'head.weight': torch.full((10, 192), torch.nan)}), 'no linear classifier'),
 }  # fmt: skip
 
@@ -101,6 +107,13 @@ def test_damaged_vision_transformers_are_refused(case):
         convert_checkpoint(released_vit(change))
 
 
+@pytest.mark.parametrize('lost', [['head.bias'], ['head.bias', 'head.weight']], ids=len)
+def test_vision_transformers_with_less_of_a_head(lost):
+    release, converted = convert_checkpoint(released_vit(lambda s: [s.pop(name) for name in lost]))
+    assert release.attention is not None
+    assert sum(name.startswith('head.') for name in converted) == 2 - len(lost)
+
+
 @pytest.mark.parametrize('inner', ['mla', 'la'])
 def test_older_names_of_mrla(inner):
     """Its classification and detection files name the layer inside of ``mrla`` differently."""
@@ -110,6 +123,19 @@ def test_older_names_of_mrla(inner):
     release, converted = convert_checkpoint(older)
     assert release.attention == 'MRLALight'
     assert converted.keys() == convert_checkpoint(released)[1].keys()
+
+
+@pytest.mark.parametrize('reduction', [1, 2, 15, 16])
+def test_any_reduction(reduction):
+    """Up to the channels of the first stage; of those that fit the least one."""
+    widths = {1: 16, 2: 32}
+    squeezes = {
+        f'layer{i}.attention.dsu.from_y.0.weight': torch.zeros(channels // reduction, channels)
+        for i, channels in widths.items()
+    }
+    found = _reduction(squeezes, 2)
+    assert all(c // found == c // reduction for c in widths.values()) and found <= reduction
+    assert _reduction({}, 2) is None
 
 
 def test_the_rest_of_a_detector_is_kept():

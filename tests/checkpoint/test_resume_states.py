@@ -1,5 +1,6 @@
 """Whatever MMEngine puts into the state of a training comes back, and nothing of it is executed."""
 
+import copy
 import random
 import shutil
 
@@ -14,7 +15,7 @@ from test_resume import Execute, training_state
 from torch import nn
 from toy_training import ToyModel, toy_runner
 
-from mmdla.checkpoint import CheckpointError
+from mmdla.checkpoint import CheckpointError, restricted
 from mmdla.checkpoint.restricted import restricted_loading
 from mmdla.checkpoint.resume import load_training_state
 from mmdla.engine import AtomicCheckpointHook
@@ -219,6 +220,17 @@ def test_a_config_in_the_file_is_not_run(tmp_path):
             runner.train()
         assert runner.epoch == 2
         assert not (tmp_path / 'executed').exists()
+
+
+def test_a_config_that_is_left_out_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(restricted, 'print_log', lambda text, *_: told.append(text))
+    checkpoint = dict(meta=dict(config='import os', epoch=1), state_dict={})
+    assert restricted.without_program(checkpoint) == dict(meta=dict(epoch=1), state_dict={})
+    assert len(told) == 1 and 'meta.config' in told[0]
+    for other in (dict(meta=dict(epoch=1)), dict(meta=None), dict(), [1]):
+        assert restricted.without_program(copy.deepcopy(other)) == other
+    assert len(told) == 1
 
 
 class OtherModel(ToyModel):

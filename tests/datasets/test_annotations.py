@@ -93,3 +93,121 @@ def test_marks():
     ignored = look([2, 3, 10, 10], ignore=True).remarks
     assert ignored['marked "ignore", left out'] == 1
     assert look([2, 3, 10, 10], area=0).remarks[THIN] == 1
+
+
+def check(annotations, use=None, categories=(dict(id=1, name='cup'), dict(id=2, name='plate'))):
+    """Findings about annotations of one image."""
+    images = [dict(id=1, file_name='1.png', width=WIDTH, height=HEIGHT)]
+    content = dict(images=images, categories=list(categories), annotations=annotations)
+    return check_content(content, use or Use('a.json', classes=('cup',), trains=True))
+
+
+def box(**changes):
+    return dict(dict(id=1, image_id=1, category_id=1, bbox=[2, 3, 10, 10], area=100), **changes)
+
+
+LEFT_OUT = {
+    'ignored': dict(ignore=True),
+    'no area': dict(area=0),
+    'thin': dict(bbox=[2, 3, 0.5, 10]),
+    'flat': dict(bbox=[2, 3, 10, 0.5]),
+    'outside': dict(bbox=[2, 300, 10, 10]),
+    'another class': dict(category_id=2),
+    'another image': dict(image_id=2),
+}
+
+
+@pytest.mark.parametrize('name', LEFT_OUT)
+def test_what_is_left_out_is_no_box(name):
+    other = LEFT_OUT[name]
+    assert 'no box is left (1)' in check([box(**other)]).error()
+    without = check([box(**other)], Use('a.json', classes=('cup',)))
+    assert without.error() is None, 'a test set needs none'
+    assert without.remarks['images without a box'] == 1
+    both = check([box(), box(id=2, **other)])
+    assert both.error() is None
+    assert both.remarks['images without a box'] == 0
+    assert both.remarks['annotations'] == 2
+    assert both.remarks['of images that are not listed'] == (name == 'another image')
+
+
+@pytest.mark.parametrize('iscrowd', [0, 1])
+def test_crowds_are_boxes(iscrowd):
+    assert check([box(iscrowd=iscrowd)]).error() is None
+
+
+@pytest.mark.parametrize('classes', [None, ('cup',)])
+def test_no_categories(classes):
+    found = check([], Use('a.json', classes=classes), categories=[])
+    assert list(found.counts) == ['no categories']
+
+
+def test_classes_that_are_not_known():
+    """Then all of the file's are."""
+    found = check([box(category_id=2)], Use('a.json', classes=None, trains=True))
+    assert found.error() is None
+    assert found.remarks['images without a box'] == 0
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(file_name=''), 'images without a file name'),
+        (dict(file_name=3), 'images without a file name'),
+        (dict(width=0), 'images whose width and height are no sizes'),
+        (dict(height=30.5), 'images whose width and height are no sizes'),
+        (dict(id=1.5), 'ids of images that are neither integers nor strings'),
+    ],
+    ids=str,
+)
+def test_what_an_image_needs(change, words):
+    image = dict(dict(id=1, file_name='1.png', width=WIDTH, height=HEIGHT), **change)
+    content = dict(images=[image], categories=[dict(id=1, name='cup')], annotations=[])
+    assert list(check_content(content, Use('a.json')).counts) == [words]
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(area='1'), 'areas that are no numbers'),
+        (dict(area=float('nan')), 'areas that are no numbers'),
+        (dict(bbox=[1, 2, 3]), 'boxes that are no list of 4 numbers [x, y, width, height]'),
+        (dict(bbox=(1, 2, 3, 4)), 'boxes that are no list of 4 numbers [x, y, width, height]'),
+        (dict(category_id=7), 'annotations of unknown categories'),
+        (dict(image_id=1.0), 'ids that are neither integers nor strings'),
+        (dict(id=2), 'annotations with the id of another one'),
+    ],
+    ids=str,
+)
+def test_what_an_annotation_needs(change, words):
+    found = check([box(id=2), box(**change)])
+    assert list(found.counts) == [words] and found.counts[words] == 1
+    assert ('annotation 2' if 'id' in change else 'annotation 1') in found.problems[words][0]
+
+
+LENGTHS = [0, 5, 1195]
+
+
+@pytest.mark.parametrize(
+    ('counts', 'is_right'),
+    [
+        (LENGTHS, True),
+        ('abc', True),
+        (None, False),
+        (1200, False),
+        ('', False),
+        ('ü', False),
+        (dict.fromkeys(LENGTHS), False),
+        ([0, 5, 1194], False),
+        ([-1, 6, 1195], False),
+        ([0.0, 5, 1195], False),
+    ],
+    ids=str,
+)
+def test_run_lengths(counts, is_right):
+    masks = Use('a.json', classes=('cup',), trains=True, masks=True)
+    segmentation = dict(size=[HEIGHT, WIDTH], counts=counts)
+    found = check([box(segmentation=segmentation)], masks)
+    assert (found.error() is None) == is_right
+    if not is_right:
+        assert 'no run lengths of their image' in found.error()

@@ -127,3 +127,32 @@ def test_cifar_is_left_to_the_host_unless_it_may_not_download(tmp_path, kind, fo
     cfg.train_dataloader.dataset.download = False
     with pytest.raises(InputError, match='cifar'):
         check_data(cfg, LOADERS)
+
+
+def test_how_a_folder_elsewhere_is_linked(tmp_path):
+    """Said where nothing is in its place."""
+    root = tmp_path / 'data/coco'
+    with pytest.raises(InputError, match=f'ln -s /path/to/it {root}$'):
+        check_data(coco(str(root)), LOADERS)
+    root.mkdir(parents=True)
+    with pytest.raises(InputError) as error:
+        check_data(coco(str(root)), LOADERS)
+    assert 'ln -s' not in str(error.value)
+
+
+def test_annotations_outside_of_the_root(tmp_path):
+    cfg = coco(str(tmp_path / 'coco'), ann_file=str(tmp_path / 'lists/train.json'))
+    roots = {
+        os.path.basename(p.path): os.path.relpath(p.root, tmp_path)
+        for p in data_paths(cfg, LOADERS)
+    }
+    assert roots == {'train.json': 'lists', 'train2017': 'coco', 'instances_val2017.json': 'coco'}
+
+
+def test_no_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = dict(type='CocoDataset', ann_file='a.json', data_prefix=dict(img='images'))
+    cfg = ConfigDict(train_dataloader=dict(dataset=dataset))
+    assert [(p.root, p.path) for p in data_paths(cfg, LOADERS)] == [('', 'a.json'), ('', 'images')]
+    with pytest.raises(InputError, match=r'a\.json   <- missing'):
+        check_data(cfg, LOADERS)

@@ -149,6 +149,9 @@ def test_more_processes_than_gpus(environment, monkeypatch):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
     check_launcher('pytorch')
     check_launcher('none')
-    monkeypatch.setenv('LOCAL_RANK', '2')
-    with pytest.raises(InputError, match='2 GPUs'):
-        check_launcher('pytorch')
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    check_launcher('pytorch')
+    for rank in ('2', '3'):
+        monkeypatch.setenv('LOCAL_RANK', rank)
+        with pytest.raises(InputError, match='2 GPUs'):
+            check_launcher('pytorch')

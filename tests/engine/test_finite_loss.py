@@ -109,6 +109,7 @@ def test_between_modules(tmp_path):
     assert 'first in the model, in what it passes to block1' in text
 
 
+@pytest.mark.filterwarnings('error:Error detected in')  # the message says it without a traceback
 def test_in_the_gradient_alone(tmp_path):
     """The square root has no derivative at 0."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import METRICS
 from toy_training import ToyData, ToyModel, toy_runner
 
-from mmdla.engine import ValidationCheckHook
+from mmdla.engine import ValidationCheckHook, validation_check
 from mmdla.errors import InputError, TrainingError
 
 CHECK = dict(type='ValidationCheckHook')
@@ -71,8 +72,7 @@ def run(folder, hooks=(), model=None, broken='', **kwargs):
         model=model,
         val_dataloader=loader,
         val_cfg=dict(),
-        val_evaluator=dict(type='MeanOfInputs', broken=broken),
-        **kwargs,
+        **dict(dict(val_evaluator=dict(type='MeanOfInputs', broken=broken)), **kwargs),
     )
     runner.train()
     return runner
@@ -161,3 +161,50 @@ def test_a_data_set_smaller_than_a_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyData, '__len__', lambda self: 2)
     run(tmp_path, [CHECK], epochs=1)
     assert SEEN == [2, 2]
+
+
+@METRICS.register_module()
+class WritesFile(MeanOfInputs):
+    """As metrics of MMDetection do where they have a name for it."""
+
+    def __init__(self, outfile_prefix, format_only=False):
+        super().__init__()
+        self.outfile_prefix, self.format_only = outfile_prefix, format_only
+
+    def compute_metrics(self, results):
+        if self.outfile_prefix is not None:
+            Path(f'{self.outfile_prefix}.txt').write_text(f'{len(results)} results')
+        return {} if self.format_only else super().compute_metrics(results)
+
+
+def test_metrics_write_no_files(tmp_path):
+    """But for those that only write one, which need its name."""
+
+    class Files(Hook):
+        priority = 'HIGHEST'
+
+        def before_train(self, runner):
+            ValidationCheckHook().before_train(runner)
+            self.found = sorted(path.name for path in tmp_path.glob('*.*'))
+            raise InterruptedError
+
+    look = Files()
+    metrics = [
+        dict(type='WritesFile', outfile_prefix=str(tmp_path / 'a')),
+        dict(type='WritesFile', outfile_prefix=str(tmp_path / 'b'), format_only=True),
+        dict(type='DumpResults', out_file_path=str(tmp_path / 'c.pkl')),
+    ]
+    with pytest.raises(InterruptedError):
+        run(tmp_path / 'run', [look], val_evaluator=metrics)
+    assert SEEN == [3]
+    assert look.found == ['b.txt']
+
+
+@pytest.mark.parametrize('rank', [0, 1, 2])
+def test_more_processes_than_images(monkeypatch, rank):
+    """As MMEngine's sampler hands them out, from the first one again."""
+    monkeypatch.setattr(validation_check, 'get_rank', lambda: rank)
+    monkeypatch.setattr(validation_check, 'get_world_size', lambda: 3)
+    for images, batches in (('a', 'a a a'), ('ab', 'a b a'), ('abcdefghi', 'adg beh cfi')):
+        loader = torch.utils.data.DataLoader(images, batch_size=4, collate_fn=''.join)
+        assert validation_check._first_batch(loader) == batches.split()[rank]

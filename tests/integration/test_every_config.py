@@ -1,7 +1,7 @@
 """Every shipped config trains and validates on a little real data, or is like one that does.
 
-Networks of 101 layers differ from those of 50 in the depth alone, CIFAR-10 and the blood cells take
-the attentions that CIFAR-100 and the nuclei take. The three COCO configs of DLA-L with 50 layers, which test_coco_configs.py runs through training and
+Networks of 101 layers differ from those of 50 in the depth alone, and some tables take the attentions
+that another takes. The three COCO configs of DLA-L with 50 layers, which test_coco_configs.py runs through training and
 testing, are left to that file, those of other backbones to test_wrapper_configs.py, segmentation and
 oriented boxes to test_dense_configs.py.
 """
@@ -27,17 +27,30 @@ SHORT = [
     'randomness.seed=0',
 ]
 RAN: list[str] = []
-# prefixes of two tables of the same networks, and the rows of the second that train here
-TWINS = {'cifar100_': ('cifar10_', ('plain', 'dla_l')), 'nuclei_': ('bccd_', ('plain', 'dla_b'))}
+# Tables of the same attentions: prefixes of the first and of its twin, the row that both differ
+# from, and the rows of the first that train here. What the rows of the twin change, train.
+TWINS = (
+    ('cifar10_', 'cifar100_', 'plain', ('plain', 'dla_l')),
+    ('bccd_', 'nuclei_', 'plain', ('plain', 'dla_b')),
+    ('retinanet_', 'faster_rcnn_', 'dla_r50', ('dla_r50', 'mrla_r50')),
+    ('mask_rcnn_', 'faster_rcnn_', 'dla_r50', ('dla_r50',)),
+)
+
+
+def twin_of(path: Path) -> tuple[Path, Path, Path] | None:
+    """The twin of a config that is compared instead of being trained, and the two tables' bases."""
+    for first, second, base, rows in TWINS:
+        row = path.stem.removeprefix(first)
+        if path.stem.startswith(first) and row not in rows and not row.endswith('r101'):
+            return tuple(
+                path.with_stem(name) for name in (second + row, first + base, second + base)
+            )
+    return None
 
 
 def like_another(path: Path) -> bool:
     """Whether the config is compared with another instead of being trained."""
-    twins = [
-        first for first, rows in TWINS.values()
-        if path.stem.startswith(first) and not path.stem.endswith(rows)
-    ]  # fmt: skip
-    return path.stem.endswith('_r101') or bool(twins)
+    return path.stem.endswith('_r101') or twin_of(path) is not None
 
 
 def of(*prefixes: str) -> list[Path]:
@@ -208,13 +221,9 @@ def test_like_one_that_trains(config):
         assert found in ({}, {'.model.backbone.init_cfg.checkpoint': weights})
         assert small.stem in (*RAN, *TESTED_ELSEWHERE)
         return
-    ((second, first),) = (
-        (second, first) for second, (first, _) in TWINS.items() if config.stem.startswith(first)
-    )
-    row = config.stem.removeprefix(first)
-    twin, plain = config.with_stem(second + row), config.with_stem(f'{first}plain')
-    assert difference(plain, config) == difference(twin.with_stem(f'{second}plain'), twin) != {}
-    assert {twin.stem, plain.stem} <= set(RAN)
+    twin, base, base_of_twin = twin_of(config)
+    assert difference(base, config) == difference(base_of_twin, twin) != {}
+    assert {twin.stem, base.stem} <= {*RAN, *TESTED_ELSEWHERE}
 
 
 def test_none_is_left_out():

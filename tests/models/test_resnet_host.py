@@ -7,13 +7,15 @@ import torch
 from mmdet.models.backbones import ResNet as DetResNet
 from mmdet.models.backbones import ResNetV1d as DetResNetV1d
 from mmdet.models.backbones import ResNeXt as DetResNeXt
+from mmengine.registry import DefaultScope
 from mmpretrain.models.backbones import ResNet as PretrainResNet
 from mmpretrain.models.backbones import ResNetV1c as PretrainResNetV1c
 from mmpretrain.models.backbones import ResNetV1d as PretrainResNetV1d
 from mmpretrain.models.backbones import ResNeXt as PretrainResNeXt
 
-from mmdla import DLAResNet
+from mmdla import DLAResNet, DLAResNeXt
 from mmdla.checkpoint.names import to_our_names
+from mmdla.models.resnet import DLAResNetV1c, DLAResNetV1d
 
 ALL = dict(out_indices=(0, 1, 2, 3), base_channels=16, stem_channels=16)
 V1D = dict(deep_stem=True, avg_down=True)
@@ -105,6 +107,30 @@ def test_equals_the_host(case):
     sum(out.sum() for out in got).backward()
     norms = [sorted(p.grad.norm().item() for p in m.parameters()) for m in (host, ours)]
     assert norms[0] == norms[1]
+
+
+@pytest.mark.parametrize(
+    ('scope', 'host_class', 'our_class', 'args'),
+    [
+        ('mmpretrain', PretrainResNetV1c, DLAResNetV1c, dict(base_channels=8, stem_channels=8)),
+        ('mmpretrain', PretrainResNetV1d, DLAResNetV1d, dict(base_channels=8, stem_channels=8)),
+        ('mmdet', DetResNetV1d, DLAResNetV1d, dict(base_channels=8, stem_channels=8)),
+        ('mmpretrain', PretrainResNeXt, DLAResNeXt, {}),
+        ('mmdet', DetResNeXt, DLAResNeXt, dict(groups=4)),
+    ],
+)
+def test_variants_are_the_hosts(scope, host_class, our_class, args):
+    """By their names alone, with the defaults of the library."""
+    torch.manual_seed(0)
+    args = dict(depth=50, norm_eval=False, **args)
+    host = host_class(**args)
+    with DefaultScope.overwrite_default_scope(scope):
+        ours = our_class(**args, layer_attention=None)
+    host.eval(), ours.eval()  # the host's return None
+    ours.load_state_dict(to_our_names(host.state_dict(), ours.avg_down), strict=True)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(ours(x), host(x), strict=True))
 
 
 @pytest.mark.parametrize('host', dict.fromkeys(case[0] for case in CASES), ids=repr)

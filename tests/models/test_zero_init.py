@@ -43,6 +43,27 @@ def test_starts_as_the_resnet_and_moves(kind, depth, tmp_path):
     assert any(behind in n for n in moved), 'the second step reaches the convolutions'
 
 
+@pytest.mark.parametrize('kind', ADDING)
+def test_whatever_the_parameters_were_before(kind):
+    """Those of norms too, which a method of initialization may have set."""
+    torch.manual_seed(0)
+    attention = dict(type=kind, **({} if kind == 'RLA' else dict(head_channels=8)))
+    if kind.startswith('DLA'):
+        attention['reduction'] = 4
+    small = dict(depth=18, base_channels=8, stem_channels=8)
+    model = DLAResNet(**small, layer_attention=attention).double().eval()
+    host = DLAResNet(**small, layer_attention=None).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    host.load_state_dict(model.state_dict(), strict=False)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    before = [(a - b).abs().max() > 1e-3 for a, b in zip(model(x), host(x), strict=True)]
+    for stage in model.stages:
+        stage.attention.start_as_identity()
+    assert all(before)
+    torch.testing.assert_close(model(x), host(x), rtol=1e-12, atol=1e-12)
+
+
 def test_random_attention_makes_features_grow_from_block_to_block(resnet_checkpoint):
     """Why there is such an option: block by block the outputs leave those of the ResNet."""
     ratios = []

@@ -320,6 +320,8 @@ def test_the_compiler_of_this_machine_takes_the_options(monkeypatch):
     monkeypatch.delenv('CXX', raising=False)
     found = find_compiler()
     assert found.command == ('c++',)
+    said = subprocess.run(['c++', '--version'], capture_output=True, text=True, check=True).stdout
+    assert found.version == said.strip()
     if found.is_gcc:
         assert all(found._takes(flag) for flag in compiler.OPTIMIZE)
     with pytest.raises(UnavailableError, match='nonsense'):

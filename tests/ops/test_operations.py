@@ -234,6 +234,18 @@ def test_gradients(name, options):
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize('options', options_of('light_coefficients')[:4], ids=str)
+def test_coefficients_of_no_sample(options):
+    args = arguments('light_coefficients', Maker((0, 4, 3, 4)), **options)
+    found, args = leaves(args)
+    outs = operation('light_coefficients')(*args)
+    assert [out.shape for out in outs[:2]] == [(0, 4, 9), (0, 4, 9)]
+    grads = torch.autograd.grad(
+        [out.sum() for out in outs if out.requires_grad], found, allow_unused=True
+    )
+    assert not any(g.any() for g in grads if g is not None)
+
+
 @pytest.mark.parametrize('name', IN_PLACE)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
 @LAYOUTS

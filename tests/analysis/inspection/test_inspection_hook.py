@@ -48,7 +48,6 @@ def weights(folder):
     [
         ('dla_b', 'with_cp=True'),
         ('dla_l', ''),
-        ('mrla_b', ''),
         ('dia', ''),
     ],
 )

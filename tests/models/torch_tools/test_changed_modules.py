@@ -82,7 +82,9 @@ def test_empty_batch(kind, training):
 
 @EVERY
 @MODES
-@pytest.mark.parametrize('change', ['no statistics', 'no counter', 'cumulative'])
+@pytest.mark.parametrize(
+    'change', ['no statistics', 'fixed statistics', 'no counter', 'cumulative']
+)
 def test_norms_unlike_the_default(kind, training, change):
     def changed(ops):
         model = make(kind, ops).train(training)
@@ -91,6 +93,8 @@ def test_norms_unlike_the_default(kind, training, change):
                 if change == 'no statistics':
                     norm.track_running_stats = False
                     norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+                elif change == 'fixed statistics':
+                    norm.track_running_stats = False
                 elif change == 'no counter':
                     norm.num_batches_tracked = None
                 else:

@@ -102,9 +102,9 @@ def test_maps_and_tokens():
 
 @pytest.mark.parametrize('kind', [MRLALightTokens, MRLABaseTokens])
 def test_starts_as_the_identity_and_learns_from_there(kind):
-    attention = kind(32, 6)
+    attention = lively(kind, 6)  # whatever the parameters are
     attention.start_as_identity()
-    x = tokens(1).float()
+    x = tokens(1)
     state, out = None, x
     for index in range(6):
         out, state = attention(index, out, out, state, GRID, 1)
