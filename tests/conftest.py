@@ -106,7 +106,12 @@ def no_network():
 
 
 # files of few long tests, with which two processes begin so that they end together
-LONG = ('tests/integration', 'tests/tools/test_reproduce.py', 'tests/dev', 'tests/cli/test_export.py')
+LONG = (
+    'tests/integration',
+    'tests/tools/test_reproduce.py',
+    'tests/dev',
+    'tests/cli/test_export.py',
+)
 
 
 def pytest_collection_modifyitems(config, items):

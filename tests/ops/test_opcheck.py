@@ -3,6 +3,7 @@
 import pytest
 import torch
 from samples import IN_PLACE, NAMES, UNTRAINED, Maker, arguments, operation
+from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 BACKWARD = {
@@ -65,6 +66,20 @@ def test_opcheck(name, dtype):
         if name in NAMES and name not in UNTRAINED:
             args = with_gradients(args)
         torch.library.opcheck(operation(name), tuple(args), test_utils=FORWARD_TESTS)
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize('name', [*NAMES, *BACKWARD])
+def test_fake_results_have_the_real_layout(name, layout):
+    args = made(name, torch.float64, layout)
+    with FakeTensorMode() as mode:
+        flat, spec = tree_flatten(args)
+        fake = [mode.from_tensor(v) if isinstance(v, torch.Tensor) else v for v in flat]
+        fakes = tree_flatten(operation(name)(*tree_unflatten(fake, spec)))[0]
+    reals = tree_flatten(operation(name)(*args))[0]
+    for a, b in zip(fakes, reals, strict=True):
+        if isinstance(b, torch.Tensor):
+            assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
 
 
 @pytest.mark.parametrize('name', [*NAMES, *IN_PLACE])

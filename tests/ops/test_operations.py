@@ -234,6 +234,18 @@ def test_gradients(name, options):
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize('kernels', ['compiled', 'reference'])
+@pytest.mark.parametrize('name', NAMES)
+def test_autocast_decides_on_arguments_alone(name, kernels, run):
+    """Within an operation nothing is rounded that was not when it came."""
+    args = arguments(name, Maker((2, 4, 7, 5), torch.float32))
+    expected = run(name, args, kernels)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        got = run(name, args, kernels)
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None and b is None) or (a.dtype == b.dtype and torch.equal(a, b))
+
+
 @pytest.mark.parametrize('options', options_of('light_coefficients')[:4], ids=str)
 def test_coefficients_of_no_sample(options):
     args = arguments('light_coefficients', Maker((0, 4, 3, 4)), **options)
