@@ -128,14 +128,14 @@ def test_older_names_of_mrla(inner):
 @pytest.mark.parametrize('reduction', [1, 2, 15, 16])
 def test_any_reduction(reduction):
     """Up to the channels of the first stage; of those that fit the least one."""
-    widths = {1: 16, 2: 32}
+    widths = {1: 16, 2: 32, 3: 64, 4: 128}
     squeezes = {
         f'layer{i}.attention.dsu.from_y.0.weight': torch.zeros(channels // reduction, channels)
         for i, channels in widths.items()
     }
-    found = _reduction(squeezes, 2)
+    found = _reduction(squeezes, 4)
     assert all(c // found == c // reduction for c in widths.values()) and found <= reduction
-    assert _reduction({}, 2) is None
+    assert _reduction({}, 4) is None
 
 
 def test_the_rest_of_a_detector_is_kept():

@@ -224,6 +224,28 @@ def test_a_pass_writes_only_its_own_maps(kind):
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('kind', KINDS)
+def test_residuals_that_somebody_keeps(kind, depth, monkeypatch):
+    """Hooks on layers that fused operations leave alone; what these read may be kept."""
+    model, kept, fused = network(kind, 'auto', depth).eval(), [], []
+    infer = type(model.layer1.attention).infer
+    monkeypatch.setattr(
+        type(model.layer1.attention), 'infer', lambda *args: fused.append(args) or infer(*args)
+    )
+    last = 2 if depth == 18 else 3
+    x = torch.randn(2, model.layer1[0].in_channels, 9, 7, dtype=torch.float64)
+    for block in model.layer1:
+        kept.clear(), fused.clear()
+        for layer in (block.conv(last), block.last_norm, block.drop_path):
+            handle = layer.register_forward_hook(lambda _, __, out: kept.append((out, out.clone())))
+            with torch.no_grad():
+                model.layer1(x)
+            handle.remove()
+        assert len(kept) == 3 and all(torch.equal(out, then) for out, then in kept)
+        assert len(fused) == 3 * len(model.layer1)
+
+
 def test_map_passes_of_the_backward_pass_grow_linearly():
     """The gradients of a value map are one weighted sum, however many blocks have read it."""
     for blocks in (3, 6):
