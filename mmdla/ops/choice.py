@@ -55,6 +55,8 @@ def kernels_run(
     Raises:
         RuntimeError: ``ops='fast'`` where the kernels do not take such maps.
     """
+    if torch.compiler.is_compiling() and _is_exporting():
+        return False  # said before the variable is read, which PyTorch 2.4 cannot trace
     requested = requested_ops(ops)
     if requested == 'reference' or is_looked_into(x, modes=requested == 'auto'):
         return False
