@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from mmdla.ops import backend
-from mmdla.ops.batch_norm import combine, running_affine, unsupported_reason, update_statistics
+from mmdla.ops.batch_norm import (
+    affine_of,
+    combine,
+    statistics_of,
+    unsupported_reason,
+    update_statistics,
+)
 
 
 @pytest.fixture(params=['kernel', 'reference'])
@@ -65,7 +71,7 @@ def test_statistics_of_a_batch_from_those_of_its_planes():
 
 def test_affine_of_running_statistics():
     norm = lively(eps=0.3).eval()
-    scale, shift = running_affine(norm)
+    scale, shift = affine_of(statistics_of(norm), norm.eps)
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     torch.testing.assert_close(x * scale[:, None, None] + shift[:, None, None], norm(x))
 

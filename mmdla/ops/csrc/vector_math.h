@@ -84,7 +84,8 @@ inline Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b, bool rel
     using A = scalar_t;
     const A *px = x.const_data_ptr<A>(), *pw = w.const_data_ptr<A>(), *pb = b.const_data_ptr<A>();
     A* to = out.data_ptr<A>();
-    const int64_t grain = std::max<int64_t>(4, 65536 / (rows * inputs));
+    const int64_t work = std::max<int64_t>(1, rows * inputs);  // there may be no row
+    const int64_t grain = std::max<int64_t>(4, 65536 / work);
     at::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) {
       const auto row = [&](int64_t o, auto count) {
         constexpr int R = decltype(count)::value;
