@@ -37,7 +37,7 @@ TASKS = dict(
 )
 
 
-SMALL = ('demo', 'nuclei', 'bccd')  # configs of data that are not those of the tasks
+SMALL = ('demo', 'nuclei', 'bccd', 'short')  # configs of data that are not those of the tasks
 
 
 def configs(prefix: str = '') -> list[Path]:

@@ -40,7 +40,7 @@ def tool():
         module_name = f'mmdla_tools_{name}'
         if module_name not in sys.modules:
             (path,) = (
-                p for room in ('tools', 'dev') if (p := REPO / room / f'{name}.py').is_file()
+                p for folder in ('tools', 'dev') if (p := REPO / folder / f'{name}.py').is_file()
             )
             spec = importlib.util.spec_from_file_location(module_name, path)
             sys.modules[module_name] = importlib.util.module_from_spec(spec)

@@ -18,6 +18,7 @@ from mmdla.errors import InputError
 from mmdla.reproduce import collect, plan, tables
 from mmdla.reproduce.data import check_table_data
 from mmdla.reproduce.launch import Plan
+from mmdla.reproduce.records import made_elsewhere
 from mmdla.reproduce.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +52,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--skip-data-check', action='store_true', help='train on data of other size or layout'
     )
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
+    parser.add_argument(
+        '--records', type=Path, metavar='FILE', help='finished runs of elsewhere, not run again'
+    )
     args = parser.parse_args(argv)
     for name in ('tflops', 'nodes', 'gpus', 'jobs'):
         if getattr(args, name) <= 0:
@@ -58,7 +62,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     only_show = args.dry_run or args.check_data
     if args.table is None and (not only_show or args.rows or args.cfg_options):
         parser.error('--table is needed: one of ' + ', '.join(tables.NAMES))
+    if args.records and args.table is None:
+        parser.error('--records is for one --table')
     args.work_dir = args.work_dir.resolve()
+    args.records = args.records and args.records.resolve()
     return args
 
 
@@ -106,6 +113,9 @@ def train(table: tables.Table, runs: list[Run], args: argparse.Namespace) -> Non
     if not args.skip_data_check:
         check_table_data(table, runs[0].config(), may_download=True)
     seeds = dict.fromkeys(run.plan.seed for run in runs)
+    if args.records:
+        known = made_elsewhere(runs, args.records)
+        runs = [run for run in runs if run.plan.seed not in known.get(run.plan.row.name, ())]
     # all rows of a seed before those of the next, so that what is finished can be compared
     ordered = sorted(runs, key=lambda run: list(seeds).index(run.plan.seed))
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -139,13 +149,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             if not args.collect:
                 train(table, runs, args)
-            lines = collect.collect(runs)
+            lines = collect.collect(runs, args.records)
             options = tuple(args.cfg_options)
+            text = collect.write(table, lines, args.work_dir / name, ROOT, options)
             if table.is_small:
                 from mmdla.reproduce.figures import draw  # with matplotlib, which takes its time
 
-                draw(table, lines, runs, args.work_dir / name / 'results.svg', ROOT)
-            print('\n' + collect.write(table, lines, args.work_dir / name, ROOT, options))
+                draw(table, lines, args.work_dir / name / 'results.svg', ROOT)
+            print('\n' + text)
 
 
 if __name__ == '__main__':

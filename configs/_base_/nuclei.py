@@ -1,7 +1,6 @@
 # Nuclei (Data Science Bowl 2018, stage 1): Mask R-CNN from random weights, crops of 256x256.
 _base_ = 'slim_detector.py'
 
-epochs = 3
 model = dict(
     type='MaskRCNN',
     data_preprocessor=dict(pad_mask=True),
@@ -26,29 +25,28 @@ model = dict(
     train_cfg=dict(rcnn=dict(mask_size=28)),
     test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)),
 )
-metainfo = dict(classes=('nucleus',))
+data = dict(
+    data_root='data/nuclei',
+    data_prefix=dict(img='images/'),
+    metainfo=dict(classes=('nucleus',)),
+)
 train_dataloader = dict(
     dataset=dict(
-        data_root='data/nuclei',
+        **data,
         ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='images/'),
-        metainfo=metainfo,
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(type='RandomCrop', crop_size=(256, 256)),
-            dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
-                 direction=['horizontal', 'vertical', 'diagonal']),
+            _base_.flip,
             dict(type='PackDetInputs'),
         ],
     ),
-)  # fmt: skip
+)
 val_dataloader = dict(
     dataset=dict(
-        data_root='data/nuclei',
+        **data,
         ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='images/'),
-        metainfo=metainfo,
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale_factor=1.0, keep_ratio=True),  # masks ask for the factor
@@ -64,8 +62,3 @@ val_evaluator = dict(
     metric=['bbox', 'segm'],
 )
 test_evaluator = val_evaluator
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True),
-]

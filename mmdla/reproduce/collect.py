@@ -1,26 +1,24 @@
 """Finished runs as one table, beside what others published."""
 
 import json
-import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import torch
 
 from mmdla.analysis.complexity import Complexity, measure
+from mmdla.files import atomic_write
 from mmdla.version import __version__
 
-from .compare import Difference, ImageScores, over_images, over_seeds
-from .launch import PREDICTIONS
+from .compare import Difference, over_images, over_seeds
 from .published import neighbours
+from .records import Record, records_of, write_records
 from .runs import Run
 from .tables import Row, Table, row_config
 
-# metrics of which AP on a sample of the images is known: the name of the predictions' file
-IOU_TYPES = {'coco/bbox_mAP': 'bbox', 'coco/segm_mAP': 'segm'}
+RECORDS = 'records.json'
 
 
 @dataclass
@@ -29,15 +27,18 @@ class Line:
 
     Args:
         row (Row): The row.
-        values (dict[int, dict[str, float]]): Metrics by label, by seed.
-        folders (dict[int, Path]): Their folders, by seed.
+        records (dict[int, Record]): What they came to, by seed.
         unfinished (list[int]): Seeds whose runs are not finished, or were not begun.
     """
 
     row: Row
-    values: dict[int, dict[str, float]] = field(default_factory=dict)
-    folders: dict[int, Path] = field(default_factory=dict)
+    records: dict[int, Record] = field(default_factory=dict)
     unfinished: list[int] = field(default_factory=list)
+
+    @property
+    def values(self) -> dict[int, dict[str, float]]:
+        """Metrics by label, by seed."""
+        return {seed: record.metrics for seed, record in self.records.items()}
 
     def summary(self, label: str) -> tuple[float, float | None]:
         """Mean, and standard deviation of the sample with two seeds or more."""
@@ -45,21 +46,24 @@ class Line:
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def collect(runs: Iterable[Run]) -> list[Line]:
-    """Read the logs of the runs.
+def collect(runs: Iterable[Run], kept: Path | None = None) -> list[Line]:
+    """Read what the runs came to.
+
+    Args:
+        runs (Iterable[Run]): The runs.
+        kept (Path, optional): Records of runs that were made elsewhere.
 
     Raises:
         InputError: A log is damaged, or is that of another training.
     """
+    runs = list(runs)
+    records = records_of(runs, kept)
     lines: dict[str, Line] = {}
     for run in runs:
-        line = lines.setdefault(run.plan.row.name, Line(run.plan.row))
-        result = run.result()
-        if result is None:
+        of_row = records.get(run.plan.row.name, {})
+        line = lines.setdefault(run.plan.row.name, Line(run.plan.row, of_row))
+        if run.plan.seed not in of_row:
             line.unfinished.append(run.plan.seed)
-        else:
-            line.values[run.plan.seed] = result
-            line.folders[run.plan.seed] = run.folder
     return list(lines.values())
 
 
@@ -68,20 +72,12 @@ def size_of(table: Table, row: Row, root: Path) -> Complexity:
     return measure(row_config(row, root), table.size)
 
 
-def compare(table: Table, lines: list[Line], root: Path) -> dict[str, dict[str, Difference]]:
+def compare(table: Table, lines: list[Line]) -> dict[str, dict[str, Difference]]:
     """Differences of every row to the table's first one, by row, by metric.
 
-    Of metrics of COCO's AP with an interval over images, where the predictions were kept.
+    With an interval over images where AP on the bootstrap's samples is known.
     """
-    first = next((line for line in lines if line.row == table.rows[0] and line.values), None)
-
-    @cache
-    def scores_of(name: str, seed: int, kind: str) -> ImageScores:
-        line = by_name[name]
-        truth = root / row_config(line.row, root).val_evaluator.ann_file
-        return ImageScores(truth, line.folders[seed] / f'{PREDICTIONS}.{kind}.json', kind)
-
-    by_name = {line.row.name: line for line in lines}
+    first = _first(table, lines)
     result: dict[str, dict[str, Difference]] = {}
     for line in lines if first else ():
         for metric in table.metrics if line is not first else ():
@@ -92,13 +88,12 @@ def compare(table: Table, lines: list[Line], root: Path) -> dict[str, dict[str, 
             difference = over_seeds(ours, others)
             if difference is None:
                 continue
-            if line.row.keeps_predictions and metric.key in IOU_TYPES:
-                kind = IOU_TYPES[metric.key]
-                scores = [
-                    [scores_of(of.row.name, s, kind) for s in difference.seeds]
-                    for of in (line, first)
-                ]
-                difference = replace(difference, interval=over_images(*scores))
+            samples = [
+                [of.records[seed].resampled.get(metric.label) for seed in difference.seeds]
+                for of in (line, first)
+            ]
+            if all(all(of_row) for of_row in samples):
+                difference = replace(difference, interval=over_images(*samples))
             result.setdefault(line.row.name, {})[metric.label] = difference
     return result
 
@@ -122,7 +117,9 @@ def differences_markdown(table: Table, found: dict[str, dict[str, Difference]]) 
 def markdown(table: Table, lines: list[Line], root: Path, options: tuple[str, ...] = ()) -> str:
     """The table for people: ours, then the published ones with their source."""
     labels = [metric.label for metric in table.metrics]
-    titles = ['model', *labels, 'seeds', 'parameters, M', 'GMACs', 'source']
+    first = _first(table, lines)
+    beside = f'time / {table.rows[0].name}'
+    titles = ['model', *labels, 'seeds', 'parameters, M', 'GMACs', beside, 'source']
     rows = [titles, ['---'] * len(titles)]
     for line in lines:
         if line.values:
@@ -130,10 +127,11 @@ def markdown(table: Table, lines: list[Line], root: Path, options: tuple[str, ..
             size = size_of(table, line.row, root)
             counts = [f'{size.parameters / 1e6:.2f}', f'{size.macs / 1e9:.3g}']
             cells = [_cell(*line.summary(label)) for label in labels]
-            rows.append([line.row.name, *cells, seeds, *counts, 'this run'])
+            time = _relative_time(line, first)
+            rows.append([line.row.name, *cells, seeds, *counts, time, 'this run'])
     for other in neighbours(table.name):
         cells = [f'{other.values[label]:.2f}' if label in other.values else '' for label in labels]
-        rows.append([other.name, *cells, '', '', '', f'published: {other.source}'])
+        rows.append([other.name, *cells, '', '', '', '', f'published: {other.source}'])
     text = '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
     missing = [
         f'{line.row.name} (seeds {_list(line.unfinished)})' for line in lines if line.unfinished
@@ -143,6 +141,21 @@ def markdown(table: Table, lines: list[Line], root: Path, options: tuple[str, ..
     if options:
         text += '\n\nWith other settings than the configs: ' + ', '.join(options) + '.'
     return f'{table.title}\n\n{text}\n'
+
+
+def _first(table: Table, lines: list[Line]) -> Line | None:
+    """The row that the others are compared with, if a run of it is finished."""
+    return next((line for line in lines if line.row == table.rows[0] and line.values), None)
+
+
+def _relative_time(line: Line, first: Line | None) -> str:
+    """Median over seeds of an iteration's time over that of the first row with the same seed."""
+    ratios = [
+        record.seconds / first.records[seed].seconds
+        for seed, record in (line.records.items() if first else ())
+        if seed in first.records and first.records[seed].seconds
+    ]
+    return f'{statistics.median(ratios):.2f}' if ratios else ''
 
 
 def _cell(mean: float, deviation: float | None) -> str:
@@ -194,13 +207,13 @@ def as_json(
 def write(
     table: Table, lines: list[Line], folder: Path, root: Path, options: tuple[str, ...] = ()
 ) -> str:
-    """Write ``results.md`` and ``results.json`` into ``folder``; return the former."""
-    found = compare(table, lines, root)
+    """Write ``results.md``, ``results.json`` and the records into ``folder``; return the first."""
+    found = compare(table, lines)
     text = markdown(table, lines, root, options) + differences_markdown(table, found)
     folder.mkdir(parents=True, exist_ok=True)
     files = {'results.md': text, 'results.json': as_json(table, lines, options, found)}
     for name, content in files.items():
-        part = folder / f'{name}.part'
-        part.write_text(content)
-        os.replace(part, folder / name)
+        with atomic_write(folder / name) as part:
+            part.write_text(content)
+    write_records({line.row.name: line.records for line in lines}, folder / RECORDS)
     return text

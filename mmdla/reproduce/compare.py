@@ -103,13 +103,15 @@ class ImageScores:
         return np.array([self.ap(sample) for sample in samples])
 
 
-def over_images(ours: Sequence[ImageScores], others: Sequence[ImageScores]) -> tuple[float, float]:
+def over_images(
+    ours: Sequence[Sequence[float]], others: Sequence[Sequence[float]]
+) -> tuple[float, float]:
     """95 % interval of the difference in mean AP, for other images of the same kind.
 
     Args:
-        ours (Sequence[ImageScores]): A row, one for every seed.
-        others (Sequence[ImageScores]): The row that it is compared with, likewise.
+        ours (Sequence[Sequence[float]]): :attr:`ImageScores.resampled` of a row, by seed.
+        others (Sequence[Sequence[float]]): That of the row that it is compared with.
     """
-    means = [np.mean([scores.resampled for scores in row], axis=0) for row in (ours, others)]
+    means = [np.mean(row, axis=0) for row in (ours, others)]
     low, high = np.percentile(means[0] - means[1], (2.5, 97.5))
     return float(low), float(high)

@@ -13,7 +13,7 @@ from mmdla.errors import InputError
 from .tables import LOADERS, Table
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif')
-CLASSES = dict(imagenet=1000, digits=10)
+CLASSES = dict(imagenet=1000, digits=10, short_cifar10=10)
 HINTS = dict(
     coco=COCO_HINT,
     coco_masks=COCO_HINT,
@@ -24,6 +24,10 @@ HINTS = dict(
         'layout; docs/results.md says which.'
     ),
     bccd='BCCD is the repository Shenggan/BCCD_Dataset on GitHub; docs/results.md has the layout.',
+    short_cifar10=(
+        'CIFAR-10 is on https://www.cs.toronto.edu/~kriz/cifar.html; docs/results.md has the '
+        'layout of its images in class folders.'
+    ),
     digits='python projects/demo/digits.py fetches and lays out the digits.',
 )
 BLOCK = 2**24  # bytes read at once

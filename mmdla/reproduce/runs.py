@@ -187,6 +187,19 @@ def check_settings(path: Path, cfg: Config) -> None:
         )
 
 
+def decisive(cfg: Config) -> dict[str, Any]:
+    """The settings of a config that decide the result of its training."""
+
+    def without(settings: Any) -> Any:
+        if isinstance(settings, dict):
+            return {k: without(v) for k, v in settings.items() if k not in NOT_DECISIVE}
+        if isinstance(settings, (list, tuple)):
+            return [without(v) for v in settings]
+        return settings
+
+    return {key: without(cfg.get(key)) for key in DECISIVE}
+
+
 def differences(name: str, found: Any, expected: Any) -> Iterator[str]:
     """Settings that differ, one line each."""
     if isinstance(found, dict) and isinstance(expected, dict):

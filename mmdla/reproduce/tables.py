@@ -130,6 +130,14 @@ SMALL = dict(
         (0, 1, 2),
         tuple(Row(model, f'configs/demo_digits_{model}.py') for model in DIGITS),
     ),
+    short_cifar10=Table(
+        'short_cifar10',
+        'CIFAR-10 from images in class folders, 6 epochs',
+        (TOP1,),
+        CIFAR,
+        (0, 1, 2),
+        tuple(Row(f'short_cifar10_{m}', f'configs/short_cifar10_{m}.py') for m in DIGITS),
+    ),
     nuclei=Table(
         'nuclei',
         'Nuclei (Data Science Bowl 2018, stage 1), Mask R-CNN from random weights',

@@ -1,4 +1,4 @@
-"""Nothing but the names that modules had before they moved to rooms of their own.
+"""Nothing but the names that modules had before they moved to subpackages of their own.
 
 Saved configs and code of users may import them: ``mmdla.utils.errors`` is ``mmdla.errors``.
 """

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import mmdla
 from mmdla.models.resnet.blocks import Bottleneck
-from mmdla.reproduce.tables import COMPARED
+from mmdla.reproduce.tables import COMPARED, DIGITS
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 MODELS_OF_CIFAR = {
@@ -43,6 +43,7 @@ def test_configs_are_there():
     }
     names |= {'rotated_retinanet_dla_r50', 'td_hm_dla_r50_coco'}
     names |= {f'{data}_{name}' for data in ('nuclei', 'bccd') for name in COMPARED}
+    names |= {f'short_cifar10_{name}' for name in DIGITS}
     assert {path.stem for path in CONFIGS if not path.stem.startswith('demo_')} == names
 
 

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
+from attention_lists import ADDING, small
 from mmdet.registry import MODELS as HOST_MODELS
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models.backbones import ResNet
@@ -15,10 +16,11 @@ TINY = dict(depth=50, base_channels=8)
 FROZEN = dict(type='BN', requires_grad=False)
 
 
-@pytest.mark.parametrize('kind', ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'KCLA', 'RLA'])
+@pytest.mark.parametrize('kind', ADDING)
 def test_attention_learns_though_norms_are_frozen(kind):
-    cfg = dict(type=kind, **({} if kind == 'RLA' else dict(head_channels=8)))
-    model = DLAResNet(**TINY, norm_cfg=FROZEN, layer_attention=cfg, zero_init_attention=True)
+    model = DLAResNet(
+        **TINY, norm_cfg=FROZEN, layer_attention=small(kind), zero_init_attention=True
+    )
     assert not model.layer1[0].norm(1).weight.requires_grad
     assert all(p.requires_grad for n, p in model.named_parameters() if '.attention.' in n)
 

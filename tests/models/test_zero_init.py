@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from attention_lists import ADDING
 from mmdet.models.backbones import ResNet
 
 from mmdla import DLAResNet
-
-ADDING = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'KCLA', 'RLA']
 
 
 @pytest.mark.parametrize('kind', ADDING)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from attention_lists import FUSED, OTHERS, small
 from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,8 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmdla import DLABase, DLALight, DLAResNet
 from mmdla.analysis.memory import saved_bytes
 from mmdla.ops import choice
-
-KINDS = ['DLALight', 'DLABase', 'MRLALight', 'MRLABase']
 
 
 class Operations(TorchDispatchMode):
@@ -33,9 +32,7 @@ class Operations(TorchDispatchMode):
 
 def network(kind='DLALight', ops='auto', depth=18, **kwargs):
     torch.manual_seed(0)
-    attention = dict(type=kind, ops=ops, head_channels=8)
-    if kind.startswith('DLA'):
-        attention['reduction'] = 4
+    attention = dict(small(kind), ops=ops)
     model = DLAResNet(depth, base_channels=8, stem_channels=8, layer_attention=attention, **kwargs)
     return model.double()
 
@@ -52,7 +49,7 @@ def runs_fused(model, x=None):
 
 
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 def test_fused_unless_observed(kind, training):
     model = network(kind, 'fast').train(training)
     whole = len(runs_fused(model))
@@ -115,7 +112,7 @@ LAYOUTS = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 @LAYOUTS
 def test_fused_in_every_layout_and_precision(layout, kind, training):
     """Outputs, in the layout of the input, and gradients: no further from float64 than the modules'."""
@@ -145,7 +142,7 @@ def test_fused_in_every_layout_and_precision(layout, kind, training):
             assert fused < 1.5 * modules + 4 * torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 def test_nan_is_not_hidden(kind):
     model = network(kind, 'fast').eval()
     nn.init.constant_(model.layer4.attention.blocks[-1].value.weight, torch.nan)
@@ -153,7 +150,7 @@ def test_nan_is_not_hidden(kind):
         assert model(images())[-1].isnan().all()
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 def test_drop_path_is_the_same(kind):
     outs = []
     for ops in ('reference', 'fast'):
@@ -206,7 +203,7 @@ def test_subclasses_run_what_they_override():
     assert model.layer1.attention.calls == 2
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 def test_a_pass_writes_only_its_own_maps(kind):
     """In eval mode operations write in place: never into what a module gave to somebody."""
     model, kept = network(kind, 'auto', depth=50).eval(), []
@@ -225,7 +222,7 @@ def test_a_pass_writes_only_its_own_maps(kind):
 
 
 @pytest.mark.parametrize('depth', [18, 50])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 def test_residuals_that_somebody_keeps(kind, depth, monkeypatch):
     """Hooks on layers that fused operations leave alone; what these read may be kept."""
     model, kept, fused = network(kind, 'auto', depth).eval(), [], []
@@ -259,7 +256,7 @@ def test_map_passes_of_the_backward_pass_grow_linearly():
         assert len(sums) == blocks
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FUSED)
 def test_keeps_nothing_but_the_maps(kind):
     """Bytes kept for the backward pass, fused, against the modules'."""
     kept = {}
@@ -277,17 +274,12 @@ def test_requested_ops_are_checked():
     assert copy.deepcopy(model).layer1.attention.ops == 'fast'
 
 
-@pytest.mark.parametrize('kind', [*KINDS, 'DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None])
+@pytest.mark.parametrize('kind', [*FUSED, *OTHERS, None])
 @pytest.mark.parametrize('index', [0, 1])
 def test_what_a_pre_hook_gives_is_what_a_block_works_on(kind, index):
     """Both branches and the attention, as if the block before had returned it."""
     torch.manual_seed(0)
-    attention = None if kind is None else dict(type=kind)
-    if kind in KINDS:
-        attention['head_channels'] = 8
-    if kind in ('DLALight', 'DLABase', 'DIALSTM', 'SE'):
-        attention['reduction'] = 4
-    stage = DLAResNet(18, base_channels=8, stem_channels=8, layer_attention=attention).layer2
+    stage = DLAResNet(18, base_channels=8, stem_channels=8, layer_attention=small(kind)).layer2
     stage = stage.double().eval()
     if index == 0:
         x = torch.randn(2, 8, 12, 12, dtype=torch.float64)

@@ -4,22 +4,11 @@ import copy
 import functools
 
 import torch
-from programs import FUSED, Setup
+from attention_lists import FUSED, small
+from programs import Setup
 from torch import Tensor, nn
 
 from mmdla import DLAResNet
-
-SMALL = {
-    'DLALight': dict(reduction=4, head_channels=8),
-    'DLABase': dict(reduction=4, head_channels=8),
-    'MRLALight': dict(head_channels=8),
-    'MRLABase': dict(head_channels=8),
-    'DIALSTM': dict(reduction=4),
-    'SE': dict(reduction=4),
-    'ECA': {},
-    'KCLA': dict(head_channels=4, restart_block=1),
-    'RLA': dict(hidden_channels=4),
-}
 
 
 def build(setup: Setup, ops: str) -> DLAResNet:
@@ -31,7 +20,7 @@ def build(setup: Setup, ops: str) -> DLAResNet:
 def _model(setup: Setup, ops: str) -> DLAResNet:
     attention = None
     if setup.attention is not None:
-        attention = dict(type=setup.attention, **SMALL[setup.attention], **dict(setup.options))
+        attention = small(setup.attention) | dict(setup.options)
         if setup.attention in FUSED:
             attention.update(ops=ops, drop_path_rate=setup.drop_path)
     norm_cfg = dict(type='GN', num_groups=4) if setup.norm == 'GN' else dict(type='BN')

@@ -3,12 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from attention_lists import FUSED, OTHERS
 from hypothesis import strategies as st
 from program_models import module_names
 from programs import (
-    FUSED,
     GLOBAL,
-    OTHERS,
     Backward,
     Forward,
     Grad,
@@ -69,7 +68,7 @@ def _hooks(names: dict[str, tuple[str, ...]]):
 @st.composite
 def _models(draw) -> Setup:
     """Draw what decides which modules there are."""
-    attention = draw(st.sampled_from(FUSED * 3 + OTHERS))
+    attention = draw(st.sampled_from((*FUSED * 3, *OTHERS, None)))
     options: list[tuple[str, Any]] = []
     if attention in ('DLALight', 'DLABase'):
         options += [(name, draw(st.sampled_from(OPTIONS[name]))) for name in ('form', 'context')]

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-FUSED = ('DLALight', 'DLABase', 'MRLALight', 'MRLABase')
-OTHERS = ('DIALSTM', 'SE', 'ECA', 'KCLA', 'RLA', None)
 GLOBAL = ('global_forward', 'global_forward_pre', 'global_backward', 'global_backward_pre')
 
 

@@ -4,11 +4,12 @@
 """
 
 import pytest
+from attention_lists import FUSED
 from hypothesis import given, settings
 from program_runs import run
 from program_strategies import programs
 from program_traces import compare
-from programs import FUSED, Backward, Forward, Grad, Hook, Program, Ref, Setup
+from programs import Backward, Forward, Grad, Hook, Program, Ref, Setup
 from random_programs import check
 from tally import tally
 

@@ -161,7 +161,7 @@ def test_collects_mean_and_deviation(main, copied, options, tmp_path, capsys):
     assert text in capsys.readouterr().out
     # mean 92, sample deviation sqrt((4 + 1 + 9) / 2)
     assert re.search(
-        r'\| dla_b \| 92\.00 ± 2\.65 \| 0, 1, 2 \| 0\.41 \| 0\.\d+ \| this run \|', text
+        r'\| dla_b \| 92\.00 ± 2\.65 \| 0, 1, 2 \| 0\.41 \| 0\.\d+ \|  \| this run \|', text
     )
     assert 'Not finished: plain (seeds 0, 1, 2, 3), dla_b (seeds 3).' in text
     assert 'With other settings than the configs: ' in text
@@ -173,6 +173,34 @@ def test_collects_mean_and_deviation(main, copied, options, tmp_path, capsys):
         '0': 90, '1': 91, '2': 95,
     }  # fmt: skip
     assert row['unfinished'] == [3]
+
+
+def test_runs_of_elsewhere(main, cli_here, copied, options, tmp_path, capsys):
+    """Their records count as if they had been run here, and they are not run again."""
+    main([*arguments(options, tmp_path), '--collect'])
+    result = json.loads((tmp_path / 'digits/results.json').read_text())
+    kept = tmp_path / 'kept.json'
+    shutil.move(tmp_path / 'digits/records.json', kept)
+    shutil.rmtree(tmp_path / 'digits')
+    elsewhere = ['--records', str(kept), '--skip-data-check']
+    capsys.readouterr()
+    main([*arguments(options, tmp_path), *elsewhere])  # trains nothing
+    assert not (tmp_path / 'digits/dla_b').exists()
+    assert json.loads((tmp_path / 'digits/results.json').read_text()) == result
+    assert (tmp_path / 'digits/records.json').read_text() == kept.read_text()
+    other = [*options, 'optim_wrapper.optimizer.lr=0.02']
+    code, message = cli_here(*arguments(other, tmp_path), *elsewhere)
+    assert code == 2
+    assert 'dla_b, seed 0, is of another training' in message
+
+
+def test_damaged_record_is_made_anew(main, copied, options, tmp_path):
+    main([*arguments(options, tmp_path), '--collect'])
+    record = (copied / 'record.json').read_text()
+    for damage in ('{"sett', '{}', record.replace('"settings": "', '"settings": "0')):
+        (copied / 'record.json').write_text(damage)
+        main([*arguments(options, tmp_path), '--collect'])
+        assert (copied / 'record.json').read_text() == record
 
 
 def test_published_numbers_stand_beside_ours(main, tmp_path):
@@ -285,6 +313,7 @@ def test_failing_training_is_named(cli_here, options, tmp_path):
         ('--dry-run --rows plain', '--table is needed'),
         ('--dry-run --tflops 0', '--tflops: must be positive'),
         ('--dry-run --collect', 'not allowed with'),
+        ('--dry-run --records r.json', '--records is for one --table'),
     ],
 )
 def test_bad_options(main, capsys, argv, words):

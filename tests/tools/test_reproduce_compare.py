@@ -2,13 +2,15 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmdla.errors import InputError
-from mmdla.reproduce import collect, compare, figures, tables
+from mmdla.reproduce import collect, compare, figures, records, tables
 from mmdla.reproduce.compare import ImageScores, over_images, over_seeds
+from mmdla.reproduce.records import Record
 
 IMAGES = 6
 BOX = [10.0, 10.0, 20.0, 20.0]
@@ -70,10 +72,12 @@ def test_ap_of_a_sample(scores):
 def test_bootstrap(scores, monkeypatch):
     monkeypatch.setattr(compare, 'SAMPLES', 200)
     none, half, every = scores(), scores(0, 1, 2), scores(*range(IMAGES))
+    of_half = half.ap(range(IMAGES))
+    none, half, every = none.resampled, half.resampled, every.resampled
     assert over_images([half], [half]) == (0, 0)
     assert over_images([every, every], [none, none]) == pytest.approx((100, 100))
     low, high = over_images([every], [half])
-    assert 0 <= low < 100 - half.ap(range(IMAGES)) < high <= 100
+    assert 0 <= low < 100 - of_half < high <= 100
     assert over_images([half], [every]) == pytest.approx((-high, -low))
     # with one seed that finds all and one that finds half, the difference is half as large
     both = over_images([every, half], [half, half])
@@ -88,11 +92,16 @@ def test_missing_predictions(annotations, tmp_path):
 VALUES = {'plain': {0: 10.0, 1: 12.0}, 'dla_l': {0: 13.0, 1: 12.0}}
 
 
+def record_with(value: float, **fields) -> Record:
+    blank = Record('', {'top-1, %': value}, steps=[1, 2], losses=[2, 1], seconds=0.5)
+    return replace(blank, **fields)
+
+
 @pytest.fixture
 def lines(repo):
     table = tables.read_table('digits', repo)
     return table, [
-        collect.Line(row, {s: {'top-1, %': v} for s, v in VALUES[row.name].items()})
+        collect.Line(row, {s: record_with(v) for s, v in VALUES[row.name].items()})
         for row in table.rows
         if row.name in VALUES
     ]
@@ -109,48 +118,101 @@ def test_differences_to_the_first_row(lines, repo, tmp_path):
     assert 'Difference' not in collect.write(table, of_rows[1:], tmp_path, repo)
 
 
-class LoggedRun:
-    """The logs of a run."""
+def test_time_over_that_of_the_first_row(lines, repo, tmp_path):
+    table, of_rows = lines
+    for seed, seconds in ((0, 0.75), (1, 1.0)):
+        of_rows[1].records[seed] = record_with(1.0, seconds=seconds)
+    text = collect.markdown(table, of_rows, repo)
+    (title,) = (row for row in text.splitlines() if 'GMACs' in row)
+    assert title.split(' | ')[-2] == 'time / plain'
+    assert [row.split(' | ')[-2] for row in text.splitlines() if 'this run' in row] == [
+        '1.00',
+        '1.75',  # the median of 1.5 and 2
+    ]
+    assert '| 1.75 |' not in collect.markdown(table, of_rows[1:], repo)
 
-    def __init__(self, plan, *logs: Path) -> None:
-        self.plan, self._logs = plan, logs
 
-    def logs(self) -> list[Path]:
-        return list(self._logs)
+def test_interval_over_images(lines, repo):
+    """Only where every run of both rows has AP on the samples."""
+    table, of_rows = lines
+    plain, ours = of_rows
+    for line, shift in ((plain, 0.0), (ours, 2.0)):
+        for seed, value in VALUES[line.row.name].items():
+            samples = {'top-1, %': [shift + i for i in range(101)]}
+            line.records[seed] = record_with(value, resampled=samples)
+    (found,) = collect.compare(table, of_rows).values()
+    assert found['top-1, %'].interval == pytest.approx((2, 2))
+    plain.records[1] = record_with(12.0)
+    (found,) = collect.compare(table, of_rows).values()
+    assert found['top-1, %'].interval is None
 
 
 def log(path: Path, losses: dict[int, float]) -> Path:
-    rows = [dict(step=step, loss=loss) for step, loss in losses.items()]
+    rows = [dict(step=step, loss=loss, time=step / 10) for step, loss in losses.items()]
     rows.append({'step': 1, 'accuracy/top1': 3.0})
     path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     return path
 
 
+class LoggedRun:
+    """The logs of a run."""
+
+    def __init__(self, *logs: Path) -> None:
+        self._logs = logs
+
+    def logs(self) -> list[Path]:
+        return list(self._logs)
+
+
+def curve(*logs: Path) -> tuple[list[float], list[float]]:
+    return records.loss_curve(records.training_rows(LoggedRun(*logs)))
+
+
 def test_loss_curve_of_a_resumed_run(tmp_path):
     first = log(tmp_path / 'a', {10: 5.0, 20: 4.0, 30: 9.0})
     second = log(tmp_path / 'b', {30: 3.0, 40: 2.0})
-    assert figures.loss_curve(LoggedRun(None, first, second)) == (
-        [10, 20, 30, 40],
-        [5, 4, 3, 2],
-    )
-    many = log(tmp_path / 'c', {step: step % 2 for step in range(400)})
-    steps, losses = figures.loss_curve(LoggedRun(None, many))
-    assert len(steps) == figures.PIECES and steps[0] == statistics.mean(range(20))
-    assert losses == [0.5] * figures.PIECES
+    assert curve(first, second) == ([10, 20, 30, 40], [5, 4, 3, 2])
+    steps, losses = curve(log(tmp_path / 'c', {step: step % 2 for step in range(400)}))
+    assert len(steps) == records.PIECES and steps[0] == statistics.mean(range(20))
+    assert losses == [0.5] * records.PIECES
+    assert curve(log(tmp_path / 'd', {})) == ([], [])
 
 
 def test_figure(lines, repo, tmp_path):
-    from mmdla.reproduce.launch import Plan
-
     table, of_rows = lines
-    runs = [
-        LoggedRun(Plan(line.row, s, tmp_path), log(tmp_path / f'{line.row.name}{s}', {1: 2, 2: 1}))
-        for line in of_rows
-        for s in line.values
-    ]
     target = tmp_path / 'results.svg'
-    figures.draw(table, of_rows, runs, target, repo)
+    figures.draw(table, of_rows, target, repo)
     text = target.read_text()
     assert text.count('>plain<') == text.count('>dla_l<') == 2  # beside the point, in the legend
-    figures.draw(table, of_rows, runs, target, repo)
+    figures.draw(table, of_rows, target, repo)
     assert target.read_text() == text
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / 'records.json'
+    samples = {'box AP': [1.25, 3.5]}
+    kept = {'dla_l': {0: record_with(1.0), 2: record_with(2.0, resampled=samples)}, 'plain': {}}
+    records.write_records(kept, path)
+    del kept['plain']  # nothing finished
+    assert records.read_records(path) == kept
+    assert path.read_text().count('\n') == 6  # a line for every run
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('{"dla', 'no records of runs'),
+        ('[1]', 'expected rows with seeds'),
+        ('{"dla_l": 3}', 'expected rows with seeds'),
+        ('{"dla_l": {"0": {"metrics": {}}}}', 'dla_l, 0: no record of a run, expected losses'),
+        ('{"dla_l": {"first": {}}}', "a seed is a whole number, got 'first'"),
+    ],
+)
+def test_damaged_records(tmp_path, text, words):
+    path = tmp_path / 'records.json'
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        records.read_records(path)
+    assert str(path) in str(error.value)
+    with pytest.raises(InputError, match='no records of runs'):
+        records.read_records(tmp_path / 'missing.json')

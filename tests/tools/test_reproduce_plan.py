@@ -188,7 +188,9 @@ def test_dry_run(tool, repo, monkeypatch, capsys):
     assert 'configs/cifar10_dla_b.py' in text and 'model.backbone.depth=56' in text
 
 
-@pytest.mark.parametrize(('name', 'epochs'), [('nuclei', 3), ('bccd', 3), ('digits', 12)])
+@pytest.mark.parametrize(
+    ('name', 'epochs'), [('nuclei', 3), ('bccd', 3), ('digits', 12), ('short_cifar10', 6)]
+)
 def test_dry_run_of_what_a_core_trains(tool, repo, monkeypatch, capsys, name, epochs):
     monkeypatch.chdir(repo)
     table = tables.read_table(name, repo)

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from attention_lists import FUSED
 from tool_models import (
     EVERY,
-    FUSED,
     MODES,
     agree,
     gradients,

@@ -2,34 +2,19 @@
 
 import pytest
 import torch
+from attention_lists import FUSED, OTHERS, small
 from torch import nn
 
 from mmdla import DLAResNet
 
-FUSED = {
-    'DLALight': dict(reduction=4, head_channels=8),
-    'DLABase': dict(reduction=4, head_channels=8),
-    'MRLALight': dict(head_channels=8),
-    'MRLABase': dict(head_channels=8),
-}
-KINDS = {
-    **FUSED,
-    'DIALSTM': dict(reduction=4),
-    'SE': dict(reduction=4),
-    'ECA': {},
-    'KCLA': dict(head_channels=4, restart_block=1),
-    'RLA': dict(hidden_channels=4),
-    None: {},
-}
-
-
+KINDS = (*FUSED, *OTHERS, None)
 EVERY = pytest.mark.parametrize('kind', KINDS)
 MODES = pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 
 
 def make(kind, ops='auto', dtype=torch.float64, num_stages=2):
     torch.manual_seed(0)
-    attention = None if kind is None else dict(type=kind, **KINDS[kind])
+    attention = small(kind)
     if kind in FUSED:
         attention['ops'] = ops
     model = DLAResNet(

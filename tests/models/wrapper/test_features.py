@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from attention_lists import ADDING, CROSSING, small
 from host_backbones import HOSTS, TOKENS, build, build_host, image, outputs, returns_tokens
 from mmengine.registry import DefaultScope
 
@@ -22,17 +23,6 @@ LIBRARIES = dict(
     mmpose='MMPose',
 )
 ATTENTIONS = (*sorted(known_types()), *sorted(TOKENS))
-ADDING = {'DLALight', 'DLABase', 'MRLALight', 'MRLABase', 'KCLA', 'RLA'}
-SMALL = dict(
-    DLALight=dict(reduction=2, head_channels=8),
-    DLABase=dict(reduction=2, head_channels=8),
-    MRLALight=dict(head_channels=8),
-    MRLABase=dict(head_channels=8),
-    DIALSTM=dict(reduction=2),
-    SE=dict(reduction=2),
-    KCLA=dict(head_channels=8),
-    RLA=dict(hidden_channels=4),
-)
 ROWS = [f'DLAResNet, {scope}' for scope in LIBRARIES if importlib.util.find_spec(scope)]
 ROWS += [f'{name.partition(".")[2]}, {name.partition(".")[0]}' for name in HOSTS]
 
@@ -44,7 +34,7 @@ def expected(row: str, attention: str) -> str:
         return 'yes' if name != 'DLAResNet' and returns_tokens(name) else 'no'
     if name == 'DLAResNet':
         return 'yes' if attention in ADDING else 'trains'
-    return 'yes' if attention in ADDING - {'KCLA', 'RLA'} else 'no'
+    return 'yes' if attention in ADDING and attention not in CROSSING else 'no'
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS)
@@ -66,7 +56,7 @@ def try_resnet(scope: str, attention: str) -> str:
             base_channels=8,
             stem_channels=8,
             frozen_stages=-1,
-            layer_attention=attention and dict(type=attention, **SMALL.get(attention, {})),
+            layer_attention=small(attention),
             **options,
         )
 

@@ -1,4 +1,4 @@
-"""Who may import whom: rooms import from rooms below them, and names that moved still work."""
+"""Who may import whom: subpackages import those below them, and names that moved still work."""
 
 import ast
 import importlib
@@ -12,8 +12,8 @@ import mmdla
 from mmdla.utils import MOVED
 
 ROOT = Path(mmdla.__file__).parent
-# from the bottom; rooms of one line do not import each other. CONTRIBUTING.md has the image.
-FLOORS = [
+# from the bottom; those of one line do not import each other. CONTRIBUTING.md draws it.
+LEVELS = [
     ['version', 'errors', 'files', 'config_types', '_combinations', '_dependencies', '_hosts'],
     ['ops'],
     ['checkpoint'],
@@ -26,16 +26,16 @@ FLOORS = [
     ['cli'],
     ['utils', '__main__'],
 ]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 WITHIN = {'files': ['errors'], '_dependencies': ['_combinations']}
 
 
-def room_of(path):
+def part_of(path):
     return path.relative_to(ROOT).parts[0].removesuffix('.py')
 
 
-def imported_rooms(path):
-    """Rooms that a file imports when it is imported itself, and in its functions."""
+def imported_parts(path):
+    """Subpackages that a file imports when it is imported itself, and in its functions."""
     package = ['mmdla', *path.relative_to(ROOT).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -57,23 +57,23 @@ FILES = [p for p in sorted(ROOT.glob('**/*.py')) if p.parent != ROOT or p.name !
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_imported_from_above(path):
-    room = room_of(path)
-    for other in set(imported_rooms(path)) & FLOOR.keys():
-        allowed = FLOOR[other] < FLOOR[room] or other == room or other in WITHIN.get(room, ())
-        assert allowed, f'{room} imports {other}, which is above it'
+    part = part_of(path)
+    for other in set(imported_parts(path)) & LEVEL.keys():
+        allowed = LEVEL[other] < LEVEL[part] or other == part or other in WITHIN.get(part, ())
+        assert allowed, f'{part} imports {other}, which is above it'
 
 
-def test_contributing_draws_the_rooms():
+def test_contributing_draws_the_levels():
     text = (ROOT.parent / 'CONTRIBUTING.md').read_text().partition('## Where what is')[2]
     drawn = re.findall(r'^ (\w+)(?=  )', text.split('```')[1], re.M)
-    floors = [FLOOR[room] for room in drawn]
-    assert floors == sorted(floors, reverse=True)
-    folders = {room for room in FLOOR if (ROOT / room).is_dir()}
+    levels = [LEVEL[part] for part in drawn]
+    assert levels == sorted(levels, reverse=True)
+    folders = {part for part in LEVEL if (ROOT / part).is_dir()}
     assert folders <= {*drawn, 'utils'}  # which has old names alone
 
 
-def test_every_room_has_a_floor():
-    assert {room_of(path) for path in FILES} - {'.mim'} == set(FLOOR)
+def test_every_subpackage_has_a_level():
+    assert {part_of(path) for path in FILES} - {'.mim'} == set(LEVEL)
 
 
 @pytest.mark.parametrize('old', sorted(MOVED))
