@@ -15,7 +15,7 @@ import photos
 from wheels import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / 'configs' / 'demo_tree_dla_r18.py'
+CONFIG = ROOT / 'configs' / 'demo_tree_dla_r50.py'
 DATA = ROOT / 'data' / 'demo'
 SMOKE = (
     'epochs=1 train_cfg.max_epochs=1 train_cfg.val_interval=1 train_dataloader.batch_size=1 '

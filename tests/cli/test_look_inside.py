@@ -107,7 +107,7 @@ def two_stage(repo, path: Path) -> ModelUnderTest:
     """The Faster R-CNN of the demo with random weights."""
     from mmdet.utils import register_all_modules
 
-    cfg = Config.fromfile(repo / 'configs/demo_tree_dla_r18.py')
+    cfg = Config.fromfile(repo / 'configs/demo_tree_dla_r50.py')
     register_all_modules(init_default_scope=False)
     init_default_scope('mmdet')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
