@@ -18,19 +18,30 @@ from mmdla.cli.command_line import positive
 from mmdla.files import atomic_write
 from mmdla.models.layer_attention import known_types
 
+EIGHT, LARGE = (8, 3, 224, 224), (1, 3, 800, 1216)
+LAST = dict(channels_last=True)
+HALF = dict(channels_last=True, amp='bfloat16')
 SUITE = [
-    Case('r50', 'DLALight', 'inference', (8, 3, 224, 224)),
-    Case('r50', 'DLALight', 'inference', (1, 3, 800, 1216)),
-    Case('r50', 'DLALight', 'train', (8, 3, 224, 224)),
-    Case('r50', 'DLALight', 'train-frozen', (1, 3, 800, 1216)),
-    Case('r50', 'MRLALight', 'inference', (8, 3, 224, 224)),
-    Case('r50', 'MRLALight', 'train', (8, 3, 224, 224)),
-    Case('r50', 'DLABase', 'inference', (8, 3, 224, 224)),
-    Case('r50', 'DLABase', 'train', (8, 3, 224, 224)),
-    Case('r50', 'MRLABase', 'train', (8, 3, 224, 224)),
-    *(Case(f'cifar{depth}', 'DLABase', 'inference', (32, 3, 32, 32)) for depth in (20, 56, 110)),
-    *(Case(f'cifar{depth}', 'DLABase', 'train', (32, 3, 32, 32)) for depth in (20, 56, 110)),
-    *(Case('r50', 'DLALight', 'inference', (1, 3, size, size)) for size in (128, 256, 512)),
+    Case('r50', 'DLALight', 'inference', EIGHT, target=1.12),
+    Case('r50', 'DLALight', 'inference', EIGHT, **LAST, target=1.20),
+    Case('r50', 'DLALight', 'inference', EIGHT, **HALF, target=1.30),
+    Case('r50', 'DLALight', 'inference', (1, 3, 224, 224), target=1.15),
+    Case('r50', 'DLALight', 'inference', (1, 3, 128, 128), target=1.20),
+    Case('r50', 'DLALight', 'inference', LARGE, target=1.10),
+    Case('r50', 'DLALight', 'train', EIGHT, target=1.30),
+    Case('r50', 'DLALight', 'train', EIGHT, **LAST, target=1.40),
+    Case('r50', 'DLALight', 'train', EIGHT, **HALF, target=1.50),
+    Case('r50', 'DLALight', 'train-frozen', LARGE, target=1.25),
+    Case('r50', 'DLABase', 'inference', EIGHT, target=1.20),
+    Case('r50', 'DLABase', 'inference', EIGHT, **LAST, target=1.20),
+    Case('r50', 'DLABase', 'train', EIGHT, target=1.35),
+    Case('r50', 'DLABase', 'train', EIGHT, **LAST, target=1.35),
+    Case('cifar110', 'DLABase', 'inference', (32, 3, 32, 32), target=1.30),
+    Case('cifar110', 'DLABase', 'train', (32, 3, 32, 32), target=1.40),
+    Case('r50', 'MRLALight', 'inference', EIGHT, target=1.10),
+    Case('r50', 'MRLALight', 'train', EIGHT, target=1.25),
+    Case('r50', 'MRLABase', 'inference', EIGHT),
+    Case('r50', 'MRLABase', 'train', EIGHT),
 ]
 
 
@@ -43,12 +54,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--amp', choices=('float16', 'bfloat16'), help='autocast to this dtype')
     parser.add_argument('--channels-last', action='store_true')
-    parser.add_argument('--compile', action='store_true', help='torch.compile all the models')
+    parser.add_argument('--compile', action='store_true', help='torch.compile of all models too')
     parser.add_argument('--rounds', type=positive, default=5)
     parser.add_argument('--out', type=Path, default=Path('work_dirs', 'benchmark'))
     args = parser.parse_args(argv)
     if not args.attention and (args.network or args.mode or args.shape):
         parser.error('--network, --mode and --shape go with --attention')
+    if not args.attention and (args.amp or args.channels_last):
+        parser.error('--amp and --channels-last go with --attention: the cases have their own')
     args.network = args.network or ['r50']
     args.mode = args.mode or ['inference', 'train']
     try:
@@ -82,7 +95,11 @@ def show(rows: list[Row]) -> None:
         columns = [f'{row.ratio:5.2f}', f'({row.quartiles[0]:.2f}-{row.quartiles[1]:.2f})']
         columns += [f'saved {row.saved:.2f}'] if row.saved else []
         columns += [f'peak {row.peak:.2f}'] if row.peak else []
-        print(f'{row.case:48} {row.model:10} ' + ' '.join(columns), flush=True)
+        columns += [f'operations {row.operations}'] if row.operations else []
+        columns += (
+            [f'target {row.target:.2f}'] if row.target and row.model in ('auto', 'fast') else []
+        )
+        print(f'{row.case:60} {row.model:18} ' + ' '.join(columns), flush=True)
 
 
 def plot(rows: list[Row], path: Path) -> None:
@@ -105,7 +122,8 @@ def plot(rows: list[Row], path: Path) -> None:
     axes.set_yticks([i + 0.4 - height / 2 for i in range(len(cases))], cases, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel('time over that of the plain ResNet (median, quartiles)')
-    axes.legend()
+    if models:
+        axes.legend()
     figure.savefig(path, dpi=120)
 
 
@@ -114,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases = SUITE
     if args.attention:
         cases = [
-            Case(network, attention, mode, shape)
+            Case(network, attention, mode, shape, args.channels_last, args.amp)
             for network in args.network
             for attention in args.attention
             for mode in args.mode
@@ -122,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
     MMLogger.get_current_instance().setLevel('WARNING')  # how every weight is initialized
     print(f'PyTorch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads')
-    shared = Options(args.device, args.amp, args.channels_last, args.compile, args.rounds)
+    shared = Options(args.device, args.compile, args.rounds)
     rows = []
     for case in cases:
         found = compare(case, shared)

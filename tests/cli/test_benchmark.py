@@ -20,6 +20,8 @@ def test_small_network(tool, tmp_path, capsys):
         assert (row['saved'] is None) == (mode == 'inference')
         if model == 'plain':
             assert row['ratio'] == 1 and row['saved'] in (1, None)
+    counts = {m: rows['DLABase', 'inference', m]['operations'] for m in ('auto', 'reference')}
+    assert 0 < counts['auto'] < counts['reference'] / 2
     saved = {model: rows['DLABase', 'train', model]['saved'] for model in ('reference', 'auto')}
     assert 1 < saved['auto'] < saved['reference']
     assert (tmp_path / 'benchmark.png').stat().st_size > 1000
@@ -34,6 +36,7 @@ def test_small_network(tool, tmp_path, capsys):
         ('--attention SE --network vgg16', "expected 'r50' or 'cifar110', got 'vgg16'"),
         ('--attention None', 'invalid choice'),
         ('--shape 1x3x8x8', 'go with --attention'),
+        ('--amp bfloat16', 'go with --attention'),
         ('--rounds 0', '--rounds: must be a positive integer, got 0'),
     ],
 )

@@ -11,7 +11,7 @@ COUNTS = ('channels', 'height', 'width')
 MAPS = ('x', 's', 'g', 'u', 'r', 'o', 'out', 'more', 'u_map', 'dx', 'ds', 'dr')
 FLAGS = dict(ACC=tl.float32, NORMED=True, RESIDUAL=True, STORED=True, ADDED=True, BLOCKS=4)
 NCHW = dict(LAST=False, SPAN=4096, BLOCK_P=512, BLOCK_C=1)
-CHANNELS_LAST = dict(LAST=True, SPAN=256, BLOCK_P=16, BLOCK_C=64)
+CHANNELS_LAST = dict(LAST=True, SPAN=256, BLOCK_P=4, BLOCK_C=64)
 
 
 def source(kernel, dtype: str, layout: dict) -> ASTSource:
