@@ -167,7 +167,7 @@ class _Pyramid:
         for number, attending in self.attending.items():
             layer = layers[int(number)]
             layer[1] = attending.steps(layer[1], attend_tokens)
-        return self.host.forward(Pass(self, layers=layers), x)
+        return self.host_forward(Pass(self, layers=layers), x)
 
 
 class _VisionTransformer:
@@ -176,7 +176,7 @@ class _VisionTransformer:
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if not self.attending:
             return super().forward(x)
-        return self.host.forward(_TokenPass(self), x)
+        return self.host_forward(_TokenPass(self), x)
 
 
 class _TokenPass(Pass):

@@ -111,9 +111,13 @@ class Pass:
 
 
 class Woven:
-    """Mixin for the class of a host's module; ``host`` is that class."""
+    """Mixin for the class of a host's module; ``host`` is that class.
+
+    ``host_forward`` is its ``forward`` as a function, which compilers follow on a :class:`Pass`.
+    """
 
     host: type[nn.Module]
+    host_forward: Callable[..., Any]
     attending: Attending
 
     def __reduce_ex__(self, protocol: int) -> tuple:
@@ -134,7 +138,7 @@ class WovenStage(Woven):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         steps = self.attending.steps(self.blocks, attend_tokens)
-        return self.host.forward(Pass(self, blocks=steps), *args, **kwargs)
+        return self.host_forward(Pass(self, blocks=steps), *args, **kwargs)
 
 
 @cache
@@ -142,6 +146,7 @@ def subclass(*bases: type) -> type:
     """Return the class of the host, the last of ``bases``, with the mixins before it."""
     host = bases[-1]
     names = dict(__module__=__name__, __doc__=host.__doc__, __new__=_new, host=host)
+    names['host_forward'] = staticmethod(host.forward)
     return type(host.__name__, bases, names)
 
 
