@@ -102,6 +102,31 @@ def show(rows: list[Row]) -> None:
         print(f'{row.case:60} {row.model:18} ' + ' '.join(columns), flush=True)
 
 
+def markdown(rows: list[Row]) -> str:
+    """The table of docs/performance.md: a line for every case."""
+    lines = [
+        '| case | time: reference | time: kernels (quartiles) | time: target | saved: reference | '
+        'saved: kernels | operations: plain, reference, kernels |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for case in dict.fromkeys(row.case for row in rows):
+        of_case = {row.model: row for row in rows if row.case == case}
+        plain, reference = of_case['plain'], of_case.get('reference')
+        ours = next(row for name, row in of_case.items() if name in ('auto', 'fast', 'ours'))
+        low, high = ours.quartiles
+        counts = [row.operations for row in (plain, reference, ours) if row and row.operations]
+        cells = [
+            case,
+            f'{reference.ratio:.2f}' if reference else '',
+            f'{ours.ratio:.2f} ({low:.2f}–{high:.2f})',
+            *(f'{row.saved:.2f}' if row and row.saved else '' for row in (reference, ours)),
+            ', '.join(map(str, counts)),
+        ]
+        cells.insert(3, f'{ours.target:.2f}' if ours.target else '')
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
 def plot(rows: list[Row], path: Path) -> None:
     import matplotlib
 
@@ -156,5 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with atomic_write(args.out / 'benchmark.json') as part:
         part.write_text(json.dumps(result, indent=1))
+    with atomic_write(args.out / 'benchmark.md') as part:
+        part.write_text(markdown(rows))
     plot(rows, args.out / 'benchmark.png')
-    print(f'{args.out / "benchmark.json"}, {args.out / "benchmark.png"}')
+    print(f'{args.out / "benchmark.json"}, benchmark.md, benchmark.png')

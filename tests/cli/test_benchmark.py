@@ -24,6 +24,11 @@ def test_small_network(tool, tmp_path, capsys):
     assert 0 < counts['auto'] < counts['reference'] / 2
     saved = {model: rows['DLABase', 'train', model]['saved'] for model in ('reference', 'auto')}
     assert 1 < saved['auto'] < saved['reference']
+    table = (tmp_path / 'benchmark.md').read_text().splitlines()
+    assert len(table) == 2 + 4
+    (line,) = (cells for cells in table if 'cifar20 DLABase train' in cells)
+    row = rows['DLABase', 'train', 'auto']
+    assert f'| {row["ratio"]:.2f} (' in line and f'| {row["saved"]:.2f} |' in line
     assert (tmp_path / 'benchmark.png').stat().st_size > 1000
     assert 'cifar20 DLABase train 2x3x32x32' in capsys.readouterr().out
 
