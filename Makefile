@@ -30,7 +30,7 @@ report: setup
 	@$(VENV_PYTHON) projects/demo/report.py
 
 test: lint
-	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
@@ -45,7 +45,7 @@ setup-openmmlab:
 	@$(PYTHON) dev/setup/bootstrap.py openmmlab
 
 test-openmmlab: setup-openmmlab
-	@.venv-openmmlab/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@.venv-openmmlab/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # Tools of the maintainer and the site's builder, in environments of their own.
 .venv-maintain/made .venv-docs/made: .venv-%/made: requirements/%.txt

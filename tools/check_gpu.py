@@ -9,11 +9,11 @@ inputs, to see that the script runs.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from time import monotonic
 
 import torch
 from mmengine.logging import MMLogger
@@ -109,7 +109,7 @@ def markdown(result: dict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    start = time.monotonic()
+    start = monotonic()
     args = parse_args(argv)
     MMLogger.get_current_instance().setLevel('WARNING')  # how every weight is initialized
     on_gpu = args.device.startswith('cuda')
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result['launches'] = look_at_launches(CASES[3], args.device)
     rows = []
     for index, case in enumerate(CASES if on_gpu else SMALL):
-        if time.monotonic() - start > 60 * args.minutes * 7 / 8:
+        if monotonic() - start > 60 * args.minutes * 7 / 8:
             result['left_out'].append(str(case))
             continue
         options = Options(args.device, on_gpu and index < COMPILED, args.rounds)

@@ -16,13 +16,21 @@ more step from there. Without a unit (MRLA-B) there is no refresh.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .library import define, is_differentiated
-from .recurrent_unit import Unit, channel_conv, channel_conv_backward, run_unit, unit_backward
+from .library import define, is_differentiated, only_reached
+from .recurrent_unit import (
+    Unit,
+    channel_conv,
+    channel_conv_backward,
+    of_unit_weights,
+    run_unit,
+    unit_backward,
+)
 
 
 class Inputs(NamedTuple):
@@ -126,12 +134,26 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
+def _reached(n: Inputs, gradients: Sequence[Tensor | None]) -> list[bool]:
+    """Which inputs take part in results that have a gradient: y to key, weights of the unit."""
+    weights, keys, gates, pooled, h, c, u = (g is not None for g in gradients)
+    state = h or c or u
+    refresh = n.keys.shape[1] > 0 and (weights or keys or gates or pooled)
+    unit = bool(n.dsu) and (state or refresh)  # takes all descriptors together
+    return [
+        *(weights or keys or unit, pooled),
+        *(weights or keys or unit, weights or gates, pooled or unit),
+        *(unit, unit, weights, weights or keys),
+        *of_unit_weights(unit, refresh or u, state and n.u is None),
+    ]
+
+
 def _backward(ctx, *gradients):
     saved = ctx.saved_tensors  # once: a checkpoint computes them anew
     args = *saved[:9], list(saved[9:]), *ctx.rest
     rule = _gradients if is_differentiated(*gradients) else base_coefficients_backward
     found = rule(*gradients, *args)
-    found = [None if g.numel() == 0 else g for g in found]
+    found = only_reached(found, _reached(Inputs(*args), gradients))
     return *found[:9], found[9 : len(saved)], None, None, None
 
 

@@ -88,6 +88,16 @@ def _device_type(args: tuple) -> str:
     return next(a.device.type for a in tree_leaves(args) if isinstance(a, Tensor))
 
 
+def only_reached(gradients: Sequence[Tensor], reached: Sequence[bool]) -> list[Tensor | None]:
+    """Put ``None`` where autograd of the modules would: a zero makes an optimizer take a step.
+
+    Args:
+        gradients (Sequence[Tensor]): Of the inputs, empty where there is no input.
+        reached (Sequence[bool]): Whether an input takes part in a result that has a gradient.
+    """
+    return [g if r and g.numel() else None for g, r in zip(gradients, reached, strict=True)]
+
+
 def is_differentiated(*gradients: Tensor | None) -> bool:
     """Whether a backward rule is itself looked at: ``create_graph``, or a transform over it.
 

@@ -17,13 +17,21 @@ statistics behind them, ``kx = keep * scale * kx + δ``, ``ks = keep * scale * k
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .library import define, is_differentiated
-from .recurrent_unit import Unit, channel_conv, channel_conv_backward, run_unit, unit_backward
+from .library import define, is_differentiated, only_reached
+from .recurrent_unit import (
+    Unit,
+    channel_conv,
+    channel_conv_backward,
+    of_unit_weights,
+    run_unit,
+    unit_backward,
+)
 
 
 class Inputs(NamedTuple):
@@ -141,6 +149,19 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
+def _reached(n: Inputs, gradients: Sequence[Tensor | None]) -> list[bool]:
+    """Which inputs take part in results that have a gradient: y to extract, unit, scale, shift."""
+    kx, ks, bias, h, c, u = (g is not None for g in gradients)
+    state = h or c or u
+    unit = n.extract is not None and (ks or state)
+    return [
+        *(kx or unit, unit, unit, unit),  # the unit takes both descriptors together
+        *(kx, kx, kx, ks, ks),
+        *of_unit_weights(unit, ks or u, state and n.u is None),
+        *(kx or ks or bias, bias),
+    ]
+
+
 def _backward(ctx, *gradients):
     saved, (units, norms), (eps, head_channels, first) = ctx.saved_tensors, ctx.sizes, ctx.rest
     dsu, norm = list(saved[10 : 10 + units]), list(saved[10 + units :])
@@ -149,7 +170,7 @@ def _backward(ctx, *gradients):
         found = _gradients(*gradients, *args)
     else:
         found = light_coefficients_backward(*gradients, *args)
-    found = [None if g.numel() == 0 else g for g in found]
+    found = only_reached(found, _reached(Inputs(*args), gradients))
     of_norm = [*found[17:], None, None][:norms]
     return *found[:9], found[9 : 9 + units], of_norm, None, None, None, None
 

@@ -110,6 +110,17 @@ def unit_backward(n: Unit, run: dict[str, Tensor], dd: Tensor, dh, dc, du):
     return of_inputs[:, 0], of_inputs[:, 1:], of_u, of_c, dweights
 
 
+def of_unit_weights(unit: bool, next_state: bool, zero_state: bool) -> list[bool]:
+    """Which of the eight weights take part: those of the inputs, then those of the state.
+
+    Args:
+        unit (bool): Whether anything of the unit has a gradient.
+        next_state (bool): Whether what the new state gives to the gates has one.
+        zero_state (bool): Whether what the zero state gave to them has one.
+    """
+    return [*[unit] * 4, *[unit and (next_state or zero_state)] * 4]
+
+
 def channel_conv(y: Tensor, weight: Tensor) -> Tensor:
     """Convolution over the channels of a descriptor (B, C), weight (1, 1, K)."""
     return F.conv1d(y.unsqueeze(1), weight, padding=weight.shape[-1] // 2).squeeze(1)

@@ -62,7 +62,7 @@ def test_script(check, tmp_path, capsys):
 def test_no_time_is_left(check, tmp_path, monkeypatch):
     monkeypatch.setitem(check.__globals__, 'check_values', lambda device: [])
     seconds = iter((0.0, 1e6))
-    monkeypatch.setattr(check.__globals__['time'], 'monotonic', lambda: next(seconds))
+    monkeypatch.setitem(check.__globals__, 'monotonic', lambda: next(seconds))
     check(['--device', 'cpu', '--out', str(tmp_path)])
     assert 'Left out for want of time: cifar20 MRLALight train' in (tmp_path / 'gpu.md').read_text()
 

@@ -1,11 +1,12 @@
 """How many images the check of a data set looks at."""
 
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmdla.datasets import images as images_module
 from mmdla.datasets.findings import Findings
 from mmdla.datasets.images import check_images
 
@@ -28,7 +29,9 @@ def test_as_many_as_the_time_allows(folder, seconds, looked_at):
 
 def test_in_random_order(folder, monkeypatch):
     """Whatever lies behind the first part of a file can be among those looked at."""
-    monkeypatch.setattr(time, 'monotonic', iter(range(9)).__next__)
+    # of this module alone: other threads of the tests ask for the time too
+    clock = SimpleNamespace(monotonic=iter(range(9)).__next__)
+    monkeypatch.setattr(images_module, 'time', clock)
     images = [dict(file_name='a.png', width=4, height=3)] * 256
     images += [dict(file_name=f'{i}.png', width=4, height=3) for i in range(256)]
     found = Findings('a.json')

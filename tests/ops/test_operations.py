@@ -1,5 +1,7 @@
 """Every operation: its kernels compute what its reference computes, and gradients are right."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from samples import IN_PLACE, NAMES, SHAPES, SMALL, UNTRAINED, Maker, arguments, operation
@@ -92,6 +94,38 @@ def assert_same(got, expected, tolerance):
         if a is not None:
             scale = max(1.0, b.abs().max().item())
             torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
+OF_VECTORS = [(name, i, options) for (name, options), i in zip(CASES, IDS, strict=True)
+              if name.endswith('coefficients')]  # fmt: skip
+
+
+@pytest.mark.parametrize('create_graph', [False, True])
+@pytest.mark.parametrize(
+    ('name', 'options'), [(name, o) for name, _, o in OF_VECTORS], ids=[i for _, i, _ in OF_VECTORS]
+)
+def test_gradients_of_single_results(name, options, create_graph):
+    """What takes no part in one has none, or a zero. By autograd of the reference."""
+    reference = import_module(f'mmdla.ops.{name}')._reference
+    args = arguments(name, Maker((2, 4, 3, 4)), **options)
+    outs = len(tensors(operation(name)(*args)))
+    absent = 0
+    for index in range(outs):
+        grads = []
+        for call in (operation(name), reference):
+            found, given = leaves(args)
+            out = tensors(call(*given))[index]
+            made = torch.autograd.grad(
+                out.sum(), found, allow_unused=True, create_graph=create_graph
+            )
+            absent += sum(g is None for g in made)
+            light = name == 'light_coefficients'
+            fixed = [id(t) for t in (*given[10][2:], given[12])] if light else []
+            pairs = [(t, g) for t, g in zip(found, made, strict=True) if id(t) not in fixed]
+            pairs = [(t, g) for t, g in pairs if t.numel()]
+            grads.append([torch.zeros_like(t) if g is None else g for t, g in pairs])
+        assert_same(*grads, 1e-10)
+    assert absent > outs
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)

@@ -7,9 +7,14 @@ twice in float64 and leaves a :class:`Trace` each time: gradients, captured maps
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
+
+if __name__ == '__main__':  # under pytest its configuration says so
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from program_runs import run
 from program_strategies import programs
 from program_traces import Trace, compare

@@ -36,6 +36,15 @@ def test_part_of_a_graph_and_then_another(kind, training):
 
 
 @pytest.mark.parametrize('kind', FUSED)
+@pytest.mark.parametrize('module', ['layer1.1', 'layer2.1'])
+def test_parameters_without_a_part_have_no_gradient(kind, module):
+    """What a block does not see of the one before; an optimizer would step with a zero."""
+    for root in (LAST, ROOTS[0]):
+        steps = (Forward(), Backward((root,)))
+        check(Program(Setup(kind), (Hook('detach_input', module),), steps))
+
+
+@pytest.mark.parametrize('kind', FUSED)
 def test_drop_path_of_blocks_without_gradients(kind):
     """Batch norms in eval mode, no gradients, and still samples are dropped."""
     check(
