@@ -279,4 +279,4 @@ def _first_map(tree: Any, change) -> Any:
         if isinstance(item, Tensor) and item.dim() == 4:
             items[i] = change(item)
             break
-    return tuple(items)
+    return type(tree)(*items) if hasattr(tree, '_fields') else tuple(items)
