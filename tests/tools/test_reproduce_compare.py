@@ -10,9 +10,12 @@ import pytest
 from mmdla.errors import InputError
 from mmdla.reproduce import collect, compare, figures, records, tables
 from mmdla.reproduce.compare import ImageScores, over_images, over_seeds
+from mmdla.reproduce.launch import Plan
 from mmdla.reproduce.records import Record
+from mmdla.reproduce.runs import Run
 
 IMAGES = 6
+RECORDS = Path(__file__).parents[2] / 'docs/records'
 BOX = [10.0, 10.0, 20.0, 20.0]
 
 
@@ -216,3 +219,21 @@ def test_damaged_records(tmp_path, text, words):
     assert str(path) in str(error.value)
     with pytest.raises(InputError, match='no records of runs'):
         records.read_records(tmp_path / 'missing.json')
+
+
+@pytest.mark.parametrize('path', sorted(RECORDS.glob('*.json')), ids=lambda p: p.stem)
+def test_records_of_the_documents_are_of_these_configs(path, repo):
+    """docs/results.md quotes them: who changes a recipe runs its table again."""
+    table = tables.read_table(path.stem, repo)
+    kept = records.read_records(path)
+    runs = [
+        Run(table, Plan(row, seed, Path(row.name), ()), repo)
+        for row in table.rows
+        for seed in kept.get(row.name, ())
+    ]
+    assert records.made_elsewhere(runs, path) == kept
+    lines = collect.collect(runs, path)
+    text = (repo / 'docs/results.md').read_text()
+    for line in lines:
+        mean, deviation = line.summary(table.metrics[0].label)
+        assert f'| {mean:.2f} ± {deviation:.2f} |' in text
