@@ -139,6 +139,20 @@ def test_compiled_kernels_equal_the_reference(layout, name, options, shape, run)
         assert name == 'carry_gradients' or has_layout(got, layout)
 
 
+@pytest.mark.parametrize(('name', 'options'), CASES, ids=IDS)
+def test_same_bits_every_time(name, options, run):
+    """Wherever the memory is that it works in: a resumed training ends in the same weights."""
+    for dtype in (torch.float64, torch.float32):
+        first = None
+        for repeat in range(12):
+            moved = [torch.empty(n + repeat) for n in (1, 3, 8, 12, 36, 72)]
+            args = arguments(name, Maker((2, 4, 5, 7), dtype), **options)
+            got = run(name, args, 'compiled')
+            del moved
+            first = first or got
+            assert all(a is b or torch.equal(a, b) for a, b in zip(got, first, strict=True))
+
+
 @pytest.mark.parametrize('shape', [(2, 19, 5, 6), (3, 72, 4, 9), (1, 33, 21, 18)], ids=str)
 @pytest.mark.parametrize('name', [n for n in NAMES if not n.endswith('coefficients')])
 @LAYOUTS
